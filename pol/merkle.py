@@ -1,0 +1,100 @@
+"""Merkle trees with bound positions and counts, on merkletools.
+
+A leaf is ``SHA256(domain || u64(index) || payload)``, an inner node ``SHA256(left || right)``, and an odd node at the
+end of a level moves up unchanged (merkletools' shape; it is never duplicated). The published *root* is the root
+record ``SHA256("aiarena/root-record/v1" || u64(count) || top)``, so two trees of different size never share a root.
+``chain/contracts/src/libraries/MerkleProof.sol`` checks the same proofs; both read tests/golden/merkle.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from blockcerts_merkletools import MerkleTools
+
+from pol.encoding import DIGEST_BYTES, digest, u64
+from pol.errors import ProofError
+
+ROOT_DOMAIN = "aiarena/root-record/v1"
+MAX_DEPTH = 64
+
+
+def leaf_digest(domain: str, index: int, payload: bytes) -> bytes:
+    """The digest of leaf ``index`` (any length of payload)."""
+    return digest(domain, u64(index), payload)
+
+
+def root_record(count: int, top: bytes) -> bytes:
+    """The root that binds the number of leaves to the tree's top node."""
+    return digest(ROOT_DOMAIN, u64(count), top)
+
+
+@dataclass(frozen=True, slots=True)
+class MerkleProof:
+    """The path of one leaf: its ``position`` in [0, count), and the siblings from the bottom up (32 bytes each)."""
+
+    position: int
+    count: int
+    siblings: tuple[bytes, ...]
+
+
+class MerkleTree:
+    """A tree over leaf digests (32 bytes each, at least one)."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        if not leaves:
+            raise ValueError("a Merkle tree needs at least one leaf")
+        self._tools = MerkleTools(hash_type="sha256")
+        self._tools.add_leaf([leaf.hex() for leaf in leaves])
+        self._tools.make_tree()
+        self.count = len(leaves)
+
+    @property
+    def root(self) -> bytes:
+        """The root record (32 bytes)."""
+        return root_record(self.count, bytes.fromhex(self._tools.get_merkle_root()))
+
+    def prove(self, position: int) -> MerkleProof:
+        """The proof of the leaf at ``position``; raises ``IndexError`` outside [0, count)."""
+        if not 0 <= position < self.count:
+            raise IndexError(f"leaf {position} of {self.count}")
+        steps = self._tools.get_proof(position)
+        siblings = tuple(bytes.fromhex(next(iter(step.values()))) for step in steps)
+        return MerkleProof(position=position, count=self.count, siblings=siblings)
+
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """The root record over ``leaves`` (32 bytes each, at least one)."""
+    return MerkleTree(leaves).root
+
+
+def root_from_proof(leaf: bytes, proof: MerkleProof) -> bytes:
+    """The root record that ``leaf`` and ``proof`` lead to; raises :class:`ProofError` if the path is malformed.
+
+    The side of each sibling follows from the position and the count alone, so a proof cannot be moved to another
+    position. Exactly as many siblings as the shape asks for are accepted.
+    """
+    if not 0 <= proof.position < proof.count or len(proof.siblings) > MAX_DEPTH:
+        raise ProofError(f"Merkle proof: position {proof.position} of {proof.count} is impossible")
+    node, index, width, used = leaf, proof.position, proof.count, 0
+    while width > 1:
+        if index % 2 == 1 or index + 1 < width:
+            if used == len(proof.siblings):
+                raise ProofError("Merkle proof: too few siblings")
+            sibling = proof.siblings[used]
+            if len(sibling) != DIGEST_BYTES:
+                raise ProofError("Merkle proof: a sibling is not 32 bytes")
+            node = _node(sibling, node) if index % 2 else _node(node, sibling)
+            used += 1
+        index, width = index // 2, (width + 1) // 2
+    if used != len(proof.siblings):
+        raise ProofError("Merkle proof: too many siblings")
+    return root_record(proof.count, node)
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    # The one digest without a domain: leaves and records start with at least 16 ASCII bytes, which no digest
+    # can be made to start with, so an inner node is never mistaken for either.
+    return hashlib.sha256(left + right).digest()

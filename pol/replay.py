@@ -1,0 +1,114 @@
+"""Replay: run the program again from a committed state, in a fresh process, and report what came out.
+
+Nothing is judged here. :func:`replay` starts ``python -m pol.replay_worker`` for every span, which inherits no
+generator, flag, thread pool or tensor of this process; the caller compares the digests it gets with the promised ones.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pol.encoding import Json, canonical_json, from_hex, to_hex
+from pol.errors import CannotRun, ProofError
+from pol.spec import TrainingSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Consecutive segments [first, last] replayed in one process.
+
+    ``start`` is a safetensors file of the state before ``first``, or None for the program's initial state. States
+    after the segments named in ``emit`` are written to the files given there.
+    """
+
+    first: int
+    last: int
+    start: Path | None = None
+    emit: Mapping[int, Path] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedSegment:
+    """What replay computed for one segment: digests and root are 32 bytes."""
+
+    index: int
+    start_digest: bytes
+    end_digest: bytes
+    batch_root: bytes
+
+
+def replay(
+    spec: TrainingSpec,
+    seed: bytes,
+    span: Span,
+    *,
+    dataset: Path | None = None,
+    trusted: frozenset[bytes] = frozenset(),
+    on_segment: Callable[[ReplayedSegment], None] | None = None,
+) -> list[ReplayedSegment]:
+    """Replay ``span`` in a fresh process and return its segments in order.
+
+    ``dataset`` is a dataset blob; None means the built-in data set the spec names. ``trusted`` lists the digests of
+    programs that may run besides the built-in ones. Raises :class:`ProofError` if the start state is not a state of
+    this program, :class:`CannotRun` if the data set, the program or the process is not to be had.
+    """
+    job: dict[str, Json] = {
+        "spec": spec.to_json(),
+        "seed": to_hex(seed),
+        "first": span.first,
+        "last": span.last,
+        "start": str(span.start.resolve()) if span.start else None,
+        "emit": {str(index): str(path.resolve()) for index, path in (span.emit or {}).items()},
+        "dataset": str(dataset.resolve()) if dataset else None,
+        "trusted": [to_hex(value) for value in sorted(trusted)],
+    }
+    results = []
+    for row in _run(job):
+        segment = ReplayedSegment(
+            index=row["index"],
+            start_digest=from_hex(row["start_digest"], where="replay"),
+            end_digest=from_hex(row["end_digest"], where="replay"),
+            batch_root=from_hex(row["batch_root"], where="replay"),
+        )
+        results.append(segment)
+        if on_segment:
+            on_segment(segment)
+    if len(results) != span.last - span.first + 1:
+        raise CannotRun(f"the replay process ended after {len(results)} segments; run it again with more memory")
+    return results
+
+
+def _run(job: dict[str, Json]) -> Iterator[dict[str, Any]]:
+    """The rows a worker prints; its errors are raised here with their own type."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
+    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    env = kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryDirectory() as cwd:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pol.replay_worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=env, cwd=cwd,
+        )  # fmt: skip
+        try:
+            assert process.stdin and process.stdout
+            process.stdin.write(canonical_json(job))
+            process.stdin.close()
+            for line in process.stdout:
+                row = json.loads(line)
+                if "error" in row:
+                    raise {"ProofError": ProofError}.get(row["error"], CannotRun)(row["message"])
+                yield row
+        finally:
+            process.kill()
+            process.wait()
+        if process.returncode not in (0, -9):
+            errors.seek(0)
+            tail = errors.read()[-800:].decode("utf-8", "replace").strip()
+            raise CannotRun(f"the replay process failed ({process.returncode}): {tail}")

@@ -1,0 +1,80 @@
+"""Canonical digests of named tensors. One element of any tensor can be opened with one 16 KiB block."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+import torch
+
+from pol.encoding import u64
+from pol.errors import ProofError
+from pol.merkle import leaf_digest, merkle_root
+
+BLOCK_BYTES = 16 * 1024
+BLOCK_DOMAIN = "aiarena/tensor-block/v1"
+TENSOR_DOMAIN = "aiarena/named-tensor/v1"
+
+# Names as safetensors spells them; a dtype that is not listed has no canonical bytes and is refused.
+DTYPES: dict[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+
+
+def tensor_header(name: str, tensor: torch.Tensor) -> bytes:
+    """Length-prefixed name, dtype and shape of ``tensor``: what a leaf binds besides the bytes."""
+    if tensor.dtype not in DTYPES:
+        raise ProofError(f"tensor {name}: dtype {tensor.dtype} has no canonical bytes")
+    label, kind = name.encode("utf-8"), DTYPES[tensor.dtype].encode("ascii")
+    parts = [struct.pack(">H", len(label)), label, struct.pack(">B", len(kind)), kind]
+    parts += [struct.pack(">B", tensor.dim()), *(u64(size) for size in tensor.shape)]
+    return b"".join(parts)
+
+
+def little_endian_bytes(tensor: torch.Tensor) -> bytes:
+    """The elements of ``tensor`` in row-major order, little-endian, whatever its strides or device."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    # All supported hosts are little-endian; a byte view keeps bf16, which numpy does not know.
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def tensor_root(name: str, tensor: torch.Tensor) -> bytes:
+    """The Merkle root over the 16 KiB blocks of one tensor (one empty block if it has no elements).
+
+    Every leaf binds the tensor's name, dtype, shape and the block's index.
+    """
+    header, data = tensor_header(name, tensor), little_endian_bytes(tensor)
+    starts = range(0, max(1, len(data)), BLOCK_BYTES)
+    leaves = [
+        leaf_digest(BLOCK_DOMAIN, block, header + data[start : start + BLOCK_BYTES])
+        for block, start in enumerate(starts)
+    ]
+    return merkle_root(leaves)
+
+
+def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The digest of a set of named tensors: the Merkle root over them, sorted by the UTF-8 bytes of their names."""
+    names = sorted(tensors, key=lambda name: name.encode("utf-8"))
+    if not names:
+        raise ProofError("a state without tensors has no digest")
+    roots = [(tensor_header(name, tensors[name]), tensor_root(name, tensors[name])) for name in names]
+    return merkle_root([leaf_digest(TENSOR_DOMAIN, i, root + header) for i, (header, root) in enumerate(roots)])
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], *, where: str) -> None:
+    """Insist that every floating-point element is finite; :class:`ProofError` names the first tensor that is not.
+
+    A distance to NaN compares as false with everything, so non-finite values must never reach a comparison.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ProofError(f"{where}: tensor {name} holds NaN or infinity")
