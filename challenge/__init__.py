@@ -1,0 +1,8 @@
+"""Challenging: sampling, verification, watermark claims, juries, the ``challenge`` and ``arena`` commands, the demo.
+
+- :mod:`challenge.verify` - the numbered procedure; :mod:`challenge.verdict` - what it says
+- :mod:`challenge.sampling` - which segments, and what a sample can miss
+- :mod:`challenge.claims` - watermark claims tied to an anchored state; :mod:`challenge.onchain` - what the chain knows
+- :mod:`challenge.bundle`, :mod:`challenge.dispute` - proofs served and openings answered
+- :mod:`challenge.cli`, :mod:`challenge.arena_cli` - the commands; :mod:`challenge.demo` - the whole story
+"""

@@ -26,7 +26,8 @@ class Span:
     """Consecutive segments [first, last] replayed in one process.
 
     ``start`` is a safetensors file of the state before ``first``, or None for the program's initial state. States
-    after the segments named in ``emit`` are written to the files given there.
+    after the segments named in ``emit`` are written to the files given there; ``first - 1`` names the start state,
+    and a span with ``last = first - 1`` does nothing else.
     """
 
     first: int

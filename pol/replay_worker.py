@@ -40,6 +40,8 @@ def _work(job: dict[str, Any]) -> Iterator[dict[str, Json]]:
         state.restore(loaded, seed=seed, step=spec.bounds(job["first"])[0])
     started = state.capture(seed)
     digest_now = started_digest = tensors_digest(started)
+    if str(job["first"] - 1) in job["emit"]:
+        Path(job["emit"][str(job["first"] - 1)]).write_bytes(to_safetensors(started))
     for index in range(job["first"], job["last"] + 1):
         start, end = spec.bounds(index)
         for step in range(start, end):

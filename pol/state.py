@@ -90,7 +90,7 @@ class TrainingState:
         _same_shapes(self.model.state_dict(), model)
         self.model.load_state_dict({name: value.clone() for name, value in model.items()})
         self._restore_optimizer(tensors)
-        self._advance_schedule(step)
+        self.advance_schedule(step)
         mine = self.capture(seed)
         if set(mine) != set(tensors):
             other = sorted(set(mine) ^ set(tensors))[:3]
@@ -99,7 +99,8 @@ class TrainingState:
             if value.dtype != tensors[name].dtype or not torch.equal(value, tensors[name]):
                 raise ProofError(f"state after step {step}: {name} is not what the program and the seed give")
 
-    def _advance_schedule(self, step: int) -> None:
+    def advance_schedule(self, step: int) -> None:
+        """Bring a freshly built state's schedule to ``step``: schedules depend on the step alone, never on the data."""
         with warnings.catch_warnings():
             # torch warns that the schedule moves without the optimizer; that is the point here
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -63,11 +63,24 @@ def tensor_root(name: str, tensor: torch.Tensor) -> bytes:
 
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """The digest of a set of named tensors: the Merkle root over them, sorted by the UTF-8 bytes of their names."""
+    return table_digest(tensor_table(tensors))
+
+
+def tensor_table(tensors: Mapping[str, torch.Tensor]) -> list[tuple[bytes, bytes]]:
+    """The (header, tensor root) of every tensor, sorted by the UTF-8 bytes of their names.
+
+    The table is small and leads to the state's digest, so a few tensors can be shown to be part of a state without
+    showing the others.
+    """
     names = sorted(tensors, key=lambda name: name.encode("utf-8"))
-    if not names:
+    return [(tensor_header(name, tensors[name]), tensor_root(name, tensors[name])) for name in names]
+
+
+def table_digest(table: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The digest of the state whose :func:`tensor_table` this is; :class:`ProofError` if it is empty."""
+    if not table:
         raise ProofError("a state without tensors has no digest")
-    roots = [(tensor_header(name, tensors[name]), tensor_root(name, tensors[name])) for name in names]
-    return merkle_root([leaf_digest(TENSOR_DOMAIN, i, root + header) for i, (header, root) in enumerate(roots)])
+    return merkle_root([leaf_digest(TENSOR_DOMAIN, i, root + header) for i, (header, root) in enumerate(table)])
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], *, where: str) -> None:

@@ -1,0 +1,99 @@
+"""The ``arena`` command. So far it plays the demo; the commands for real networks come with the complete chain."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from chain.errors import ChainError
+from challenge.cli import console, print_verdict
+from challenge.demo.story import Story, play
+from challenge.verdict import ExitCode
+from pol.errors import PolError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+MARKER = ".arena-demo"
+WEI = 10**18
+
+
+@app.callback()
+def arena() -> None:
+    """The training arena: tasks, stakes, runs, scores and claims."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the proofs; an earlier demo in it is replaced.")] = Path("runs"),
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Play the whole story on an embedded chain: honest training, a theft, a challenge, and who is paid in the end.
+
+    Examples:
+
+        arena demo
+
+        arena demo --out /tmp/story
+    """
+    try:
+        _fresh(out)
+        story = play(out, lambda line: console.print(line, soft_wrap=True))
+    except (PolError, ChainError, OSError) as error:
+        if verbose:
+            traceback.print_exc()
+        console.print(f"could not run: {error}", style="red")
+        raise typer.Exit(int(ExitCode.CANNOT_RUN)) from error
+    for name in ("alice", "mallory"):
+        console.print()
+        print_verdict(str(out / name), story.verdicts[name])
+    console.print()
+    console.print(balance_table(story))
+    console.print("Check them yourself, each in a process of its own that knows nothing of this one:")
+    console.print(f"  challenge verify {out / 'alice'}      (exit code 0)")
+    console.print(
+        f"  challenge verify {out / 'mallory'} --claim {story.claims['alice']}      (exit code 11)", soft_wrap=True
+    )
+
+
+def balance_table(story: Story) -> Table:
+    """Every account before and after, in whole tokens; the sums are the token's supply, and burned tokens the rest."""
+    table = Table(title="Balances (ARENA)")
+    for heading in ("account", "before", "after", "change"):
+        table.add_column(heading, justify="left" if heading == "account" else "right")
+    for name, before in story.before.items():
+        after = story.after[name]
+        table.add_row(name, _tokens(before), _tokens(after), f"{(after - before) / WEI:+,.2f}")
+    burned = story.supply_before - story.supply_after
+    table.add_section()
+    table.add_row("sum", _tokens(sum(story.before.values())), _tokens(sum(story.after.values())), "")
+    table.add_row("supply", _tokens(story.supply_before), _tokens(story.supply_after), f"{-burned / WEI:+,.2f} burned")
+    return table
+
+
+def _tokens(wei: int) -> str:
+    return f"{wei / WEI:,.2f}"
+
+
+def _fresh(out: Path) -> None:
+    """Make ``out`` empty, but only if it is new or holds an earlier demo."""
+    if out.exists() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise PolError(f"{out} is not empty and holds no earlier demo; give another --out")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARKER).touch()
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except Exception as error:
+        if "-v" in sys.argv or "--verbose" in sys.argv:
+            traceback.print_exc()
+        console.print(f"could not run: {type(error).__name__}: {error} (-v shows where)", style="red")
+        sys.exit(int(ExitCode.CANNOT_RUN))

@@ -1,0 +1,246 @@
+"""The story in acts. Each act is a few calls of the public functions; the settings are in ``setting.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chain.client import ArenaClient
+from chain.commitments import new_salt
+from chain.types import FINAL_ROUND, CaseVerdict
+from challenge.claims import TiedClaim, read_claim
+from challenge.demo.mallory import disguise, forge
+from challenge.demo.setting import (
+    BLOCKS_TO_BEACON,
+    CREATOR,
+    DELEGATIONS,
+    PEOPLE,
+    TRAINERS,
+    VALIDATORS,
+    Setting,
+    prepare,
+    stake_everyone,
+)
+from challenge.demo.trainer import Submitted, claim_watermark, mark_and_commit, register, reveal, train
+from challenge.dispute import answer_case, judge_case, vote
+from challenge.scoring import score_model
+from challenge.verdict import Verdict
+from challenge.verify import Policy, verify
+from pol.data import Dataset, digits
+from pol.state import from_safetensors
+
+CONTRACTS = ("vault", "escrow", "challenges")
+
+
+@dataclass
+class Story:
+    """What happened: balances in wei by person or contract, verdicts, cases, and the folders left behind."""
+
+    runs: Path
+    before: dict[str, int] = field(default_factory=dict)
+    after: dict[str, int] = field(default_factory=dict)
+    supply_before: int = 0
+    supply_after: int = 0
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    cases: dict[str, CaseVerdict] = field(default_factory=dict)
+    claims: dict[str, Path] = field(default_factory=dict)
+    rewards: dict[str, int] = field(default_factory=dict)
+
+
+def play(runs: Path, say: Callable[[str], None]) -> Story:
+    """Play the whole story into the folder ``runs``; ``say`` receives a line for everything that happens."""
+    story = Story(runs)
+    say("Act 1: a task is published")
+    setting = prepare(runs, say)
+    say(f"  task {setting.task_id}: train a perceptron on 1,197 real digits, {setting.terms.steps} steps, two rounds")
+    story.before = _balances(setting)
+    story.supply_before = setting.clients[CREATOR].token.total_supply()
+    say("Act 2: three trainers and four validators stake, two delegators lend")
+    stake_everyone(setting)
+    submissions = _first_round(setting)
+    submissions["mallory"] = _second_round(setting, submissions["alice"])
+    _final_validation(setting)
+    story.rewards = {n: setting.clients[n].escrow.allocated(setting.task_id, setting.address(n)) for n in TRAINERS}
+    _challenging(setting, story, submissions)
+    _close(setting)
+    story.after = _balances(setting)
+    story.supply_after = setting.clients[CREATOR].token.total_supply()
+    return story
+
+
+def _first_round(setting: Setting) -> dict[str, Submitted]:
+    say, times = setting.say, setting.clients[CREATOR].arena.round_times(setting.task_id, 1)
+    setting.wait_until(setting.terms.start)
+    say("Act 3: round 1. Alice and Bob register, receive their beacons and train")
+    submissions = {}
+    for name in ("alice", "bob"):
+        entry = register(setting, name)
+        say(f"  {name}: promised spec and key, then drew seed block {entry.seed_source.block}")
+        proof = train(setting, entry)
+        submissions[name] = mark_and_commit(setting, entry, proof)
+        say(f"  {name}: {len(proof.segments)} segments in {len(proof.anchors)} anchors, watermark embedded, committed")
+    setting.wait_until(times.opens_at)
+    for submitted in submissions.values():
+        reveal(setting, submitted)
+    say("  both reveal: their weights are public from here on")
+    _score_round(setting, 1)
+    return submissions
+
+
+def _second_round(setting: Setting, victim: Submitted) -> Submitted:
+    say, times = setting.say, setting.clients[CREATOR].arena.round_times(setting.task_id, 2)
+    say("Act 4: round 2. Mallory takes Alice's published model")
+    entry = register(setting, "mallory")
+    dataset = Dataset.from_bytes(setting.store.get(setting.task.train_cid))
+    mark = victim.proof.submission
+    assert mark is not None
+    stolen = from_safetensors(setting.store.get(mark.model_cid), where="published model")
+    target = disguise(stolen, entry, dataset)
+    say("  mallory: fine-tuned it a little, shuffled its hidden units, pruned 30 % of the hidden layer")
+    proof = forge(setting, entry, target, dataset)
+    submitted = mark_and_commit(setting, entry, proof)
+    say(f"  mallory: forged {len(proof.segments)} consistent segments, anchored them, marked and committed")
+    setting.wait_until(times.opens_at)
+    reveal(setting, submitted)
+    _score_round(setting, 2)
+    return submitted
+
+
+def _final_validation(setting: Setting) -> None:
+    creator = setting.clients[CREATOR]
+    setting.say("Act 5: final validation, on a set that nobody has seen")
+    final = digits("final-validation")
+    times = creator.arena.round_times(setting.task_id, FINAL_ROUND)
+    setting.wait_until(times.opens_at)
+    creator.arena.open_final_set(setting.task_id, final.root, setting.final_salt, setting.store.put(final.to_bytes()))
+    _score_round(setting, FINAL_ROUND)
+
+
+def _score_round(setting: Setting, round_: int) -> None:
+    """Every validator scores every standing model; all commit before anyone reveals."""
+    times = setting.clients[CREATOR].arena.round_times(setting.task_id, round_)
+    scores = _scores(setting, round_)
+    salts = {name: new_salt() for name in VALIDATORS}
+    setting.wait_until(times.scores_from)
+    for name in VALIDATORS:
+        setting.clients[name].arena.commit_scores(setting.task_id, round_, scores, salts[name])
+    setting.wait_until(times.reveal_from)
+    for name in VALIDATORS:
+        setting.clients[name].arena.reveal_scores(setting.task_id, round_, scores, salts[name])
+    setting.wait_until(times.settle_from)
+    setting.clients[CREATOR].arena.settle_round(setting.task_id, round_)
+    shown = ", ".join(f"{n} {s / 100:.2f} %" for n, s in zip(TRAINERS, scores, strict=True) if s)
+    setting.say(f"  round {round_} scored by {len(VALIDATORS)} validators and settled: {shown}")
+
+
+def _scores(setting: Setting, round_: int) -> list[int]:
+    """Basis points in the order of the staked trainers; 0 for a trainer whose submission does not stand."""
+    client = setting.clients[CREATOR]
+    cid = _final_cid(client, setting.task_id) if round_ == FINAL_ROUND else setting.task.evaluation_cid
+    dataset = Dataset.from_bytes(setting.store.get(cid))
+    scores = []
+    for name in TRAINERS:
+        run = client.arena.run(setting.task_id, setting.address(name))
+        if not client.arena.standing(setting.task_id, setting.address(name), round_):
+            scores.append(0)
+            continue
+        revealed = client.arena.events("SubmissionRevealed", taskId=setting.task_id, trainer=setting.address(name))
+        scores.append(
+            score_model(
+                setting.store.get(str(next(iter(revealed)).args["modelCid"])),
+                run.model_digest,
+                program=setting.task.program,
+                program_digest=setting.terms.program_digest,
+                config=setting.task.config,
+                dataset=dataset,
+            )
+        )
+    return scores
+
+
+def _final_cid(client: ArenaClient, task_id: int) -> str:
+    return str(next(iter(client.arena.events("FinalSetOpened", taskId=task_id))).args["cid"])
+
+
+def _challenging(setting: Setting, story: Story, submissions: dict[str, Submitted]) -> None:
+    say, vera = setting.say, setting.clients["vera"]
+    say("Act 6: the challenging phase. The watermark beacon is drawn, Alice and Bob open the leaves it picks")
+    setting.wait_until(vera.arena.phase_times(setting.task_id).challenge_from)
+    vera.arena.request_opening_beacon(setting.task_id)
+    setting.chain.mine(BLOCKS_TO_BEACON)
+    vera.arena.latch_opening_beacon(setting.task_id)
+    story.claims = {name: claim_watermark(setting, submissions[name]) for name in ("alice", "bob")}
+    claims = {name: read_claim(folder) for name, folder in story.claims.items()}
+    for name in TRAINERS:
+        story.verdicts[name] = verify(setting.runs / name, Policy(), claims=list(claims.values()), chain=vera)
+        say(f"  vera runs challenge verify {setting.runs / name}: {_one_line(story.verdicts[name])}")
+    say("  vera challenges Mallory; wanda, without a reason, challenges Alice")
+    story.cases["mallory"] = _case(setting, "vera", "mallory", list(claims.values()))
+    story.cases["alice"] = _case(setting, "wanda", "alice", list(claims.values()))
+
+
+def _case(setting: Setting, challenger: str, trainer: str, claims: Sequence[TiedClaim]) -> CaseVerdict:
+    """One case from opening to settlement; the other validators are its jury."""
+    say, client = setting.say, setting.clients[challenger]
+    evidence = claims[0].claim.digest
+    case_id = client.challenges.open_case(
+        setting.task_id, setting.address(trainer), evidence, bond=setting.terms.challenge_bond
+    )
+    setting.chain.mine(BLOCKS_TO_BEACON)
+    client.challenges.latch_seed(case_id)
+    drawn = client.challenges.sampled_segments(case_id)
+    say(f"  case {case_id}, {challenger} against {trainer}: a later block drew segments {drawn}")
+    answer_case(setting.clients[trainer], case_id, setting.runs / trainer, setting.store)
+    case = client.challenges.case(case_id)
+    votes = {}
+    for juror in VALIDATORS:
+        if juror != challenger:
+            verdict = judge_case(setting.clients[juror], case_id, setting.store, claims=claims)
+            votes[juror] = vote(setting.clients[juror], case_id, verdict)
+            say(f"    {juror} replays the opened segments: {_one_line(verdict)}")
+    setting.wait_until(case.commit_by)
+    for juror, cast in votes.items():
+        if cast:
+            uphold, reproduction, salt = cast
+            setting.clients[juror].challenges.reveal_vote(case_id, uphold=uphold, reproduction=reproduction, salt=salt)
+    setting.wait_until(case.reveal_by)
+    outcome = client.challenges.settle(case_id)
+    say(f"  case {case_id} is {outcome.name}")
+    return outcome
+
+
+def _close(setting: Setting) -> None:
+    """After the challenging phase everybody takes what is theirs; nobody could before."""
+    setting.say("Act 7: the challenging phase is over; rewards, stakes and credits are paid out")
+    creator = setting.clients[CREATOR]
+    setting.wait_until(creator.arena.phase_times(setting.task_id).closed_from)
+    for name in (*TRAINERS, *VALIDATORS):
+        client = setting.clients[name]
+        if client.escrow.claimable(setting.task_id, client.address):
+            client.escrow.claim(setting.task_id)
+        if client.challenges.credit(client.address):
+            client.challenges.withdraw_credit()
+        if client.vault.own_stake(setting.task_id, client.address) > client.vault.slashed(
+            setting.task_id, client.address
+        ):
+            client.vault.withdraw(setting.task_id)
+    for name, (operator, _) in DELEGATIONS.items():
+        client = setting.clients[name]
+        if client.escrow.claimable_delegated(setting.task_id, setting.address(operator), client.address):
+            client.escrow.claim_delegated(setting.task_id, setting.address(operator))
+        client.vault.undelegate(setting.task_id, setting.address(operator))
+    creator.escrow.reclaim(setting.task_id)
+
+
+def _balances(setting: Setting) -> dict[str, int]:
+    """Everybody's tokens in wei, contracts included."""
+    token, deployment = setting.clients[CREATOR].token, setting.clients[CREATOR].deployment
+    people = {name: token.balance_of(setting.address(name)) for name in PEOPLE}
+    return people | {name: token.balance_of(getattr(deployment, name)) for name in CONTRACTS}
+
+
+def _one_line(verdict: Verdict) -> str:
+    found = [f"{m['matches']}/{m['trials']}" for m in verdict.watermarks if m["found"] and not m["own"]]
+    foreign = f"; another trainer's watermark found ({', '.join(found)} bits)" if found else ""
+    return f"{verdict.outcome.value} (exit code {int(verdict.exit_code)}){foreign}"

@@ -1,0 +1,119 @@
+"""What only the chain knows of a proof and of a claim: when things were promised, and which beacons followed."""
+
+from __future__ import annotations
+
+from eth_utils.address import to_checksum_address
+
+from chain.anchoring import ChainRun, read_run
+from chain.client import ArenaClient
+from chain.types import Role
+from challenge.claims import OPENED_GROUPS, TiedClaim
+from challenge.verdict import ExitCode, Verdict
+from pol.encoding import to_hex
+from pol.machine import MachineClass
+from pol.proof import Proof
+from watermark import opening_groups
+
+ANY_CLASS = bytes(32)
+
+
+def check_run_on_chain(proof: Proof, chain: ArenaClient, verdict: Verdict) -> None:
+    """Compare the whole proof with the registration, the beacons, the anchors and the task it names.
+
+    A difference is a finding with exit code 13, or 10 where the spec is not one the task allows.
+    """
+    task = proof.spec.task
+    assert task is not None
+    here = (chain.deployment.chain_id, bytes.fromhex(chain.deployment.arena.removeprefix("0x")))
+    if here != (task.chain_id, task.arena):
+        verdict.reject(ExitCode.ANCHOR, f"the proof is of chain {task.chain_id}, arena {to_hex(task.arena)}")
+        return
+    run = read_run(chain, task.task_id, to_checksum_address(proof.spec.trainer))
+    problems = _run_problems(proof, run)
+    for problem in problems:
+        verdict.reject(ExitCode.ANCHOR, problem)
+    if not problems:
+        blocks = f"blocks {proof.anchors[0].block} to {proof.anchors[-1].block}"
+        verdict.checks.append(("anchors", f"{len(proof.anchors)} anchors in {blocks}, all on chain"))
+    for problem in _task_problems(proof, chain):
+        verdict.reject(ExitCode.MALFORMED, problem)
+    verdict.anchors_checked = True
+
+
+def check_claim_on_chain(tied: TiedClaim, proof: Proof, chain: ArenaClient, verdict: Verdict) -> bool:
+    """Whether a claim was promised in time and opens what its beacon drew; if not, a note says why it is ignored.
+
+    A claim speaks against another trainer's proof only if its own submission was committed earlier.
+    """
+    task = proof.spec.task
+    reason = "the proof names no task" if task is None else _claim_problem(tied, proof, chain)
+    if reason:
+        verdict.limits.append(f"claim of key {to_hex(tied.claim.key_root)[:14]}… ignored: {reason}")
+    return reason is None
+
+
+def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
+    seed, mark, promise = proof.seed_source, proof.submission, proof.spec.watermark
+    problems = []
+    if run.spec_digest != proof.spec.digest:
+        return ["the spec is not the one registered on chain"]
+    if run.key_root != (promise.key_root if promise else bytes(32)):
+        problems.append("the watermark key root is not the one registered on chain")
+    if (run.beacon.value, run.beacon.block) != (seed.value, seed.block):
+        problems.append("the seed's beacon is not the one latched on chain")
+    if run.anchors != proof.anchors or run.transcript_digest != proof.transcript_digest:
+        problems.append("the anchors are not those on chain")
+    if mark and mark.beta is not None:
+        boundary = proof.segments[mark.reference_segment].end_digest
+        if (run.reference_segment, run.reference_digest) != (mark.reference_segment, boundary):
+            problems.append("the branch does not leave the trunk where the reference was anchored")
+        if (run.mark.value, run.mark.block) != (mark.beta, mark.beta_block):
+            problems.append("the watermark's beacon is not the one latched on chain")
+    if mark and (run.submission is None or run.submission.model_digest not in (None, mark.model_digest)):
+        problems.append("the submitted model is not the one committed on chain")
+    return problems
+
+
+def _task_problems(proof: Proof, chain: ArenaClient) -> list[str]:
+    spec = proof.spec
+    assert spec.task is not None
+    terms = chain.arena.task_config(spec.task.task_id)
+    promised = {
+        "program": (spec.program_digest, terms.program_digest),
+        "training data": (spec.dataset_root, terms.train_root),
+        "number of steps": (spec.steps, terms.steps),
+        "segment length": (spec.segment_length, terms.segment_length),
+    }
+    problems = [f"spec: {name} is not the task's" for name, (mine, theirs) in promised.items() if mine != theirs]
+    machine = MachineClass.from_json(spec.machine, where="spec.machine")
+    if terms.machine_class not in (ANY_CLASS, machine.digest):
+        problems.append("spec: the machine class is not one the task accepts")
+    return problems
+
+
+def _claim_problem(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> str | None:
+    assert proof.spec.task is not None
+    task_id, claim = proof.spec.task.task_id, tied.claim
+    run = _run_of_key(chain, task_id, claim.key_root)
+    if run is None or run.spec_digest != tied.spec.digest:
+        return "no run of this task registered its key and spec"
+    if run.mark.value != claim.beta or run.reference_digest != tied.reference_digest:
+        return "its beacon or its reference state is not the one anchored on chain"
+    beacon = chain.arena.opening_beacon(task_id)
+    if not beacon.latched:
+        return "the task's opening beacon is not drawn yet"
+    count = min(OPENED_GROUPS, claim.parameters.groups)
+    if claim.groups != opening_groups(beacon.value, claim.key_root, claim.parameters.groups, count):
+        return "it does not open the groups the task's beacon drew"
+    mine = read_run(chain, task_id, to_checksum_address(proof.spec.trainer)).submission
+    if run.submission is None or (mine is not None and run.submission.order > mine.order):
+        return "its own submission was committed later than this one"
+    return None
+
+
+def _run_of_key(chain: ArenaClient, task_id: int, key_root: bytes) -> ChainRun | None:
+    for trainer in chain.vault.operators(task_id, Role.TRAINER):
+        run = read_run(chain, task_id, trainer)
+        if run.key_root == key_root:
+            return run
+    return None
