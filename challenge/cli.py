@@ -16,8 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from chain.errors import ChainError
 from challenge.claims import read_claim
 from challenge.sampling import DEFAULT_SEGMENTS
+from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome, Verdict
-from challenge.verify import Policy, verify
+from challenge.verify import verify
 from pol.errors import PolError, ProofError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)

@@ -11,8 +11,9 @@ from chain.commitments import new_salt
 from chain.types import Opening, open_segment
 from challenge.bundle import fetch_proof, publish_proof
 from challenge.claims import TiedClaim
+from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome, Verdict
-from challenge.verify import Policy, verify
+from challenge.verify import verify
 from pol.encoding import digest, to_hex
 from pol.errors import ProofError
 from pol.proof import Proof

@@ -52,6 +52,11 @@ def check_claim_on_chain(tied: TiedClaim, proof: Proof, chain: ArenaClient, verd
     return reason is None
 
 
+def suspects_of(proof: Proof, chain: ArenaClient) -> int:
+    """How many models of the task a claim may be tested on in all: the union bound counts them."""
+    return len(chain.vault.operators(proof.spec.task.task_id, Role.TRAINER)) if proof.spec.task else 1
+
+
 def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
     seed, mark, promise = proof.seed_source, proof.submission, proof.spec.watermark
     problems = []

@@ -17,6 +17,7 @@ from pol.errors import ProofError, SpecError
 
 DIGEST_BYTES = 32
 MAX_JSON_BYTES = 16 * 1024 * 1024
+MAX_JSON_DEPTH = 32
 
 Json: TypeAlias = None | bool | int | str | list["Json"] | dict[str, "Json"]
 
@@ -73,11 +74,13 @@ def canonical_json(value: Json) -> bytes:
 def parse_canonical_json(data: bytes, *, where: str) -> Json:
     """Parse ``data`` and insist that it is exactly the canonical encoding of what it says.
 
-    Raises :class:`ProofError` for anything else: larger than ``MAX_JSON_BYTES``, not JSON, duplicate keys, floats,
-    other spacing or key order, trailing bytes.
+    Raises :class:`ProofError` for anything else: larger than ``MAX_JSON_BYTES``, nested deeper than
+    ``MAX_JSON_DEPTH``, not JSON, duplicate keys, floats, other spacing or key order, trailing bytes.
     """
     if len(data) > MAX_JSON_BYTES:
         raise ProofError(f"{where}: {len(data)} bytes of JSON, more than the limit of {MAX_JSON_BYTES}")
+    if _depth(data) > MAX_JSON_DEPTH:
+        raise ProofError(f"{where}: not canonical JSON (nested deeper than {MAX_JSON_DEPTH})")
     try:
         value: Json = json.loads(data.decode("ascii"), parse_float=_reject, parse_constant=_reject)
         canonical = canonical_json(value)
@@ -110,6 +113,20 @@ def text(value: object, *, where: str, limit: int = 4096) -> str:
     if isinstance(value, str) and len(value) <= limit:
         return value
     raise ProofError(f"{where}: expected a string of at most {limit} characters")
+
+
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+
+
+def _depth(data: bytes) -> int:
+    """How deep brackets nest, outside strings; counted first, because the parser's recursion can exhaust the stack."""
+    depth = deepest = 0
+    for match in _STRING_OR_BRACKET.finditer(data):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(match.group(), 0)
+        deepest = max(deepest, depth)
+        if deepest > MAX_JSON_DEPTH:
+            break
+    return deepest
 
 
 def _refuse_floats(value: Any) -> None:

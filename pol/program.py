@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,20 +42,17 @@ class Program(Protocol):
 
 
 def program_digest(name: str) -> bytes:
-    """The digest of the source file that defines ``module:attr`` (32 bytes)."""
-    module_name, _ = _split(name)
-    module = _module(module_name)
-    source = inspect.getsourcefile(module)
-    if source is None:
-        raise SpecError(f"program {name}: no source file to digest")
-    return hashlib.sha256(PROGRAM_DOMAIN + Path(source).read_bytes()).digest()
+    """The digest of the source file that defines ``module:attr`` (32 bytes). The module is found, not imported."""
+    return hashlib.sha256(PROGRAM_DOMAIN + _source(name).read_bytes()).digest()
 
 
 def load_program(name: str, expected_digest: bytes, *, trusted: frozenset[bytes] = frozenset()) -> Program:
     """The program ``module:attr``, if its source has ``expected_digest`` and running it is allowed.
 
-    Programs are code: built-in ones run, any other runs only if its digest is in ``trusted``. The trust is checked
-    before the module is imported, so that nothing of an untrusted program executes. Raises :class:`CannotRun`.
+    Programs are code: built-in ones run, any other runs only if its digest is in ``trusted``. Trust and digest are
+    checked before the module is imported, so that nothing of another program executes; for the same reason a program
+    that is not built in is one top-level module, with no package whose code would run first. Raises
+    :class:`CannotRun`, or :class:`SpecError` for a name that cannot be a program.
     """
     if name not in BUILT_IN and expected_digest not in trusted:
         raise CannotRun(
@@ -69,7 +66,7 @@ def load_program(name: str, expected_digest: bytes, *, trusted: frozenset[bytes]
             "install the version the task was published with"
         )
     module_name, attribute = _split(name)
-    program = getattr(_module(module_name), attribute, None)
+    program = getattr(importlib.import_module(module_name), attribute, None)
     if program is None:
         raise SpecError(f"program {name}: module {module_name} has no {attribute}")
     return program()  # type: ignore[no-any-return]
@@ -84,11 +81,14 @@ def _split(name: str) -> tuple[str, str]:
     module, colon, attribute = name.partition(":")
     if not colon or not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise SpecError(f"program {name!r} is not of the form module:attr")
+    if "." in module and name not in BUILT_IN:
+        raise SpecError(f"program {name!r}: a program that is not built in must be one top-level module")
     return module, attribute
 
 
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise CannotRun(f"program module {name} cannot be imported ({error}); install what the task names") from error
+def _source(name: str) -> Path:
+    module, _ = _split(name)
+    found = importlib.util.find_spec(module)
+    if found is None or found.origin is None or not found.has_location:
+        raise CannotRun(f"program module {module} is not here; install what the task names")
+    return Path(found.origin)

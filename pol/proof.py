@@ -216,7 +216,8 @@ def check_files(folder: Path) -> None:
     """Insist on exactly the files of a proof, all of them regular; :class:`ProofError` names the first other one."""
     expected = {MANIFEST: False, TRANSCRIPT: False, STATES: True}
     for path in folder.iterdir():
-        if path.name not in expected or path.is_symlink() or path.is_dir() != expected[path.name]:
+        right = path.is_dir() if expected.get(path.name) else path.is_file()  # neither is true of a pipe or a device
+        if path.name not in expected or path.is_symlink() or not right:
             raise ProofError(f"{path}: not part of a proof; keep the folder as the recorder wrote it")
     missing = [name for name in expected if not (folder / name).exists()]
     if missing:

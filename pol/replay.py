@@ -1,7 +1,7 @@
 """Replay: run the program again from a committed state, in a fresh process, and report what came out.
 
-Nothing is judged here. :func:`replay` starts ``python -m pol.replay_worker`` for every span, which inherits no
-generator, flag, thread pool or tensor of this process; the caller compares the digests it gets with the promised ones.
+Nothing is judged here. :func:`replay` starts ``python -m pol.replay_worker``, which inherits no generator, flag, thread
+pool or tensor of this process and forks a child a span; the caller compares what it gets with what was promised.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,49 +46,75 @@ class ReplayedSegment:
     batch_root: bytes
 
 
+@dataclass(slots=True)
+class ReplayedSpan:
+    """The segments of one span in order, or the ``problem`` that its start state is no state of this program."""
+
+    span: Span
+    segments: list[ReplayedSegment]
+    problem: str | None = None
+
+
 def replay(
     spec: TrainingSpec,
     seed: bytes,
-    span: Span,
+    spans: Sequence[Span],
     *,
     dataset: Path | None = None,
     trusted: frozenset[bytes] = frozenset(),
     on_segment: Callable[[ReplayedSegment], None] | None = None,
-) -> list[ReplayedSegment]:
-    """Replay ``span`` in a fresh process and return its segments in order.
+) -> list[ReplayedSpan]:
+    """Replay ``spans``, each in a fresh process, and return what came out, in the same order.
 
     ``dataset`` is a dataset blob; None means the built-in data set the spec names. ``trusted`` lists the digests of
-    programs that may run besides the built-in ones. Raises :class:`ProofError` if the start state is not a state of
-    this program, :class:`CannotRun` if the data set, the program or the process is not to be had.
+    programs that may run besides the built-in ones. ``on_segment`` hears of each segment as it is done. Raises
+    :class:`ProofError` if the spec itself cannot be run, :class:`CannotRun` if the data set, the program or the
+    process is not to be had.
     """
     job: dict[str, Json] = {
         "spec": spec.to_json(),
         "seed": to_hex(seed),
+        "spans": [_span_json(span) for span in spans],
+        "dataset": str(dataset.resolve()) if dataset else None,
+        "trusted": [to_hex(value) for value in sorted(trusted)],
+    }
+    results = [ReplayedSpan(span, []) for span in spans]
+    for row in _run(job):
+        if "error" not in row:
+            segment = _segment(row)
+            results[row["span"]].segments.append(segment)
+            if on_segment:
+                on_segment(segment)
+        elif row["error"] == "ProofError" and row["span"] is not None:
+            results[row["span"]].problem = row["message"]
+        else:
+            raise (ProofError if row["error"] == "ProofError" else CannotRun)(row["message"])
+    for result in results:
+        if result.problem is None and len(result.segments) != result.span.last - result.span.first + 1:
+            raise CannotRun(f"the replay process ended before segment {result.span.last}; it may need more memory")
+    return results
+
+
+def _span_json(span: Span) -> Json:
+    return {
         "first": span.first,
         "last": span.last,
         "start": str(span.start.resolve()) if span.start else None,
         "emit": {str(index): str(path.resolve()) for index, path in (span.emit or {}).items()},
-        "dataset": str(dataset.resolve()) if dataset else None,
-        "trusted": [to_hex(value) for value in sorted(trusted)],
     }
-    results = []
-    for row in _run(job):
-        segment = ReplayedSegment(
-            index=row["index"],
-            start_digest=from_hex(row["start_digest"], where="replay"),
-            end_digest=from_hex(row["end_digest"], where="replay"),
-            batch_root=from_hex(row["batch_root"], where="replay"),
-        )
-        results.append(segment)
-        if on_segment:
-            on_segment(segment)
-    if len(results) != span.last - span.first + 1:
-        raise CannotRun(f"the replay process ended after {len(results)} segments; run it again with more memory")
-    return results
+
+
+def _segment(row: dict[str, Any]) -> ReplayedSegment:
+    return ReplayedSegment(
+        index=row["index"],
+        start_digest=from_hex(row["start_digest"], where="replay"),
+        end_digest=from_hex(row["end_digest"], where="replay"),
+        batch_root=from_hex(row["batch_root"], where="replay"),
+    )
 
 
 def _run(job: dict[str, Json]) -> Iterator[dict[str, Any]]:
-    """The rows a worker prints; its errors are raised here with their own type."""
+    """The rows that a worker prints for ``job``."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
     paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     env = kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -101,15 +127,12 @@ def _run(job: dict[str, Json]) -> Iterator[dict[str, Any]]:
             assert process.stdin and process.stdout
             process.stdin.write(canonical_json(job))
             process.stdin.close()
-            for line in process.stdout:
-                row = json.loads(line)
-                if "error" in row:
-                    raise {"ProofError": ProofError}.get(row["error"], CannotRun)(row["message"])
-                yield row
+            yield from map(json.loads, process.stdout)
+            process.wait()
         finally:
             process.kill()
             process.wait()
-        if process.returncode not in (0, -9):
+        if process.returncode:
             errors.seek(0)
             tail = errors.read()[-800:].decode("utf-8", "replace").strip()
             raise CannotRun(f"the replay process failed ({process.returncode}): {tail}")

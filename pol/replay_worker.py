@@ -1,4 +1,8 @@
-"""The process behind :mod:`pol.replay`: reads one job from standard input, writes one JSON line a segment."""
+"""The process behind :mod:`pol.replay`: one job from standard input, one JSON line a segment on standard output.
+
+The parent only imports, checks the program and loads the data; it never computes. Every span then runs in a child
+forked from it, so that no generator, thread pool or tensor of one span reaches another, and the imports are paid once.
+"""
 
 from __future__ import annotations
 
@@ -7,75 +11,116 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO
 
 from pol.data import Dataset, batch_root, built_in
 from pol.encoding import Json, from_hex, to_hex
 from pol.errors import CannotRun, ProofError, SpecError
 from pol.machine import MachineClass, make_deterministic
 from pol.order import DataOrder
-from pol.program import load_program
+from pol.program import Program, load_program
 from pol.spec import TrainingSpec
-from pol.state import from_safetensors, to_safetensors
+from pol.state import Tensors, TrainingState, from_safetensors, to_safetensors
 from pol.tensors import tensors_digest
 
 
-def _work(job: dict[str, Any]) -> Iterator[dict[str, Json]]:
-    spec = TrainingSpec.from_json(job["spec"])
-    seed = from_hex(job["seed"], where="job.seed")
-    trusted = frozenset(from_hex(value, where="job.trusted") for value in job["trusted"])
-    make_deterministic(MachineClass.from_json(spec.machine, where="spec.machine").threads)
-    program = load_program(spec.program, spec.program_digest, trusted=trusted)
-    dataset = Dataset.from_bytes(Path(job["dataset"]).read_bytes()) if job["dataset"] else built_in(spec.dataset)
-    if dataset.root != spec.dataset_root:
-        raise CannotRun(f"the data set {spec.dataset} here is not the one the spec commits to; give the right one")
-    if len(dataset) != spec.dataset_size:
-        raise ProofError(
-            f"spec: dataset_size is {spec.dataset_size}, the committed data set has {len(dataset)} samples"
-        )
-    order = DataOrder(seed, spec.dataset_size, spec.batch_size)
-    state = program.build(spec.config, seed)
-    if job["start"]:
-        loaded = from_safetensors(Path(job["start"]).read_bytes(), where="start state")
-        state.restore(loaded, seed=seed, step=spec.bounds(job["first"])[0])
-    started = state.capture(seed)
-    digest_now = started_digest = tensors_digest(started)
-    if str(job["first"] - 1) in job["emit"]:
-        Path(job["emit"][str(job["first"] - 1)]).write_bytes(to_safetensors(started))
-    for index in range(job["first"], job["last"] + 1):
-        start, end = spec.bounds(index)
-        for step in range(start, end):
-            state.key_generators(seed)
-            program.train_step(state, dataset.batch(order.batch(step)))
-            state.step = step + 1
-        tensors = state.capture(seed)
-        before, digest_now = digest_now, tensors_digest(tensors)
-        if str(index) in job["emit"]:
-            Path(job["emit"][str(index)]).write_bytes(to_safetensors(tensors))
-        root = batch_root(dataset, [order.batch(step) for step in range(start, end)], start)
-        yield {
-            "index": index,
-            "start_digest": to_hex(before),
-            "end_digest": to_hex(digest_now),
-            "batch_root": to_hex(root),
-        }
-    if tensors_digest(started) != started_digest or (job["start"] and tensors_digest(loaded) != started_digest):
-        raise CannotRun("the replay changed its own start state (a tensor is shared); report this as a bug")
+class Worker:
+    """What all spans of a job share: the spec, the seed, the program and the data."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.spec = TrainingSpec.from_json(job["spec"])
+        self.seed = from_hex(job["seed"], where="job.seed")
+        make_deterministic(MachineClass.from_json(self.spec.machine, where="spec.machine").threads)
+        trusted = frozenset(from_hex(value, where="job.trusted") for value in job["trusted"])
+        self.program: Program = load_program(self.spec.program, self.spec.program_digest, trusted=trusted)
+        self.dataset = self._dataset(job["dataset"])
+        self.order = DataOrder(self.seed, self.spec.dataset_size, self.spec.batch_size)
+
+    def run(self, span: dict[str, Any]) -> Iterator[dict[str, Json]]:
+        """Replay one span and yield a row a segment."""
+        state = self.program.build(self.spec.config, self.seed)
+        loaded = self._restore(state, span)
+        started = state.capture(self.seed)
+        end_digest = start_digest = tensors_digest(started)
+        emit(span, span["first"] - 1, started)
+        for index in range(span["first"], span["last"] + 1):
+            start, end = self.spec.bounds(index)
+            batches = [self.order.batch(step) for step in range(start, end)]
+            for step, indices in enumerate(batches, start=start):
+                state.key_generators(self.seed)
+                self.program.train_step(state, self.dataset.batch(indices))
+                state.step = step + 1
+            tensors = state.capture(self.seed)
+            before, end_digest = end_digest, tensors_digest(tensors)
+            emit(span, index, tensors)
+            yield {
+                "index": index,
+                "start_digest": to_hex(before),
+                "end_digest": to_hex(end_digest),
+                "batch_root": to_hex(batch_root(self.dataset, batches, start)),
+            }
+        if {start_digest} != {tensors_digest(value) for value in (started, loaded) if value}:
+            raise CannotRun("the replay changed its own start state (a tensor is shared); report this as a bug")
+
+    def _dataset(self, path: str | None) -> Dataset:
+        dataset = Dataset.from_bytes(Path(path).read_bytes()) if path else built_in(self.spec.dataset)
+        if dataset.root != self.spec.dataset_root:
+            raise CannotRun(f"the data set {self.spec.dataset} here is not the committed one; pass the right one")
+        if len(dataset) != self.spec.dataset_size:
+            raise ProofError(f"spec: dataset_size is {self.spec.dataset_size}, the data set has {len(dataset)} samples")
+        return dataset
+
+    def _restore(self, state: TrainingState, span: dict[str, Any]) -> Tensors | None:
+        if not span["start"]:
+            return None
+        loaded = from_safetensors(Path(span["start"]).read_bytes(), where="start state")
+        state.restore(loaded, seed=self.seed, step=self.spec.bounds(span["first"])[0])
+        return loaded
 
 
-def _main() -> None:
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    sys.stdout = sys.stderr  # a program that prints must not be able to write results
+def emit(span: dict[str, Any], index: int, tensors: Tensors) -> None:
+    """Write the state after segment ``index``, if the job asks for it."""
+    if str(index) in span["emit"]:
+        Path(span["emit"][str(index)]).write_bytes(to_safetensors(tensors))
+
+
+def in_child(worker: Worker, number: int, span: dict[str, Any], out: TextIO) -> None:
+    """Replay ``span`` in a forked child; rows and errors carry the span's number."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if status:
+            report(out, CannotRun(f"the replay process died (status {status}); it may need more memory"), number)
+        return
     try:
-        for row in _work(cast(dict[str, Any], json.load(sys.stdin))):
-            print(json.dumps(row), file=out, flush=True)
-    except SpecError as error:
-        print(json.dumps({"error": "ProofError", "message": f"spec: {error}"}), file=out, flush=True)
-    except (ProofError, CannotRun) as error:
-        print(json.dumps({"error": type(error).__name__, "message": str(error)}), file=out, flush=True)
+        for row in worker.run(span):
+            print(json.dumps(row | {"span": number}), file=out, flush=True)
     except Exception as error:
-        print(json.dumps({"error": "CannotRun", "message": f"{type(error).__name__}: {error}"}), file=out, flush=True)
+        report(out, error, number)
+    os._exit(0)
+
+
+def report(out: TextIO, error: Exception, number: int | None = None) -> None:
+    """One line for an error: the proof's fault (its spec's included) or this machine's."""
+    fault = "ProofError" if isinstance(error, ProofError | SpecError) else "CannotRun"
+    known = isinstance(error, ProofError | SpecError | CannotRun)
+    message = str(error) if known else f"{type(error).__name__}: {error}"
+    print(json.dumps({"error": fault, "message": message, "span": number}), file=out, flush=True)
+
+
+def main() -> None:
+    """Run the job."""
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a program that prints must not be able to write results
+    try:
+        job = json.load(sys.stdin)
+        worker = Worker(job)
+    except Exception as error:
+        report(out, error)
+        return
+    for number, span in enumerate(job["spans"]):
+        in_child(worker, number, span, out)
 
 
 if __name__ == "__main__":
-    _main()
+    main()

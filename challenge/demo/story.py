@@ -25,8 +25,9 @@ from challenge.demo.setting import (
 from challenge.demo.trainer import Submitted, claim_watermark, mark_and_commit, register, reveal, train
 from challenge.dispute import answer_case, judge_case, vote
 from challenge.scoring import score_model
+from challenge.segments import Policy
 from challenge.verdict import Verdict
-from challenge.verify import Policy, verify
+from challenge.verify import verify
 from pol.data import Dataset, digits
 from pol.state import from_safetensors
 

@@ -1,0 +1,62 @@
+# make demo   plays the whole story        make test        runs every test (Python, and Solidity where node is)
+# make lint   checks style, types, imports  make artifacts  recompiles the contracts that the package ships
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CONTRACTS := chain/contracts
+FORGE := node_modules/.bin/forge
+NODE := $(shell command -v node 2>/dev/null)
+
+.PHONY: install demo test test-slow test-contracts lint artifacts clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@echo "installing AIArena into .venv (the first time takes a few minutes)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "installing what the tests and the linters need"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(CONTRACTS)/node_modules/.installed: $(CONTRACTS)/package.json $(CONTRACTS)/package-lock.json
+	@echo "installing the contracts' compiler and test runner"
+	@cd $(CONTRACTS) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+demo: .venv/installed
+	@$(BIN)/arena demo
+
+ifdef NODE
+test: .venv/installed-dev $(CONTRACTS)/node_modules/.installed test-contracts
+	@$(BIN)/python -m pytest -m "not slow"
+else ifdef AIARENA_REQUIRE_NODE
+test:
+	@echo "node is missing, and AIARENA_REQUIRE_NODE does not allow to leave the contracts' own tests out"; exit 1
+else
+test: .venv/installed-dev
+	@$(BIN)/python -m pytest -m "not slow and not node"
+	@echo "LEFT OUT: the contracts' own tests (forge, and recompiling the shipped artifacts), because node is missing"
+endif
+
+test-slow: .venv/installed-dev
+	@$(BIN)/python -m pytest -m slow
+
+test-contracts: $(CONTRACTS)/node_modules/.installed
+	@cd $(CONTRACTS) && $(FORGE) test
+
+lint: .venv/installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+artifacts: $(CONTRACTS)/node_modules/.installed
+	@$(PYTHON) $(CONTRACTS)/tools/artifacts.py
+
+clean:
+	rm -rf .venv runs $(CONTRACTS)/node_modules $(CONTRACTS)/out $(CONTRACTS)/cache

@@ -1,0 +1,186 @@
+"""One contract on one chain: calls, transactions, events and decoded refusals. The typed clients build on it.
+
+A transaction is estimated first, signed here, sent raw, and its receipt awaited. The estimate is where a contract
+refuses: the node returns the error data, and :mod:`chain.reverts` decodes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from eth_typing import ChecksumAddress
+from eth_utils.abi import event_abi_to_log_topic
+from web3 import Web3
+from web3.contract import Contract
+from web3.exceptions import MismatchedABI
+from web3.types import TxParams
+
+from chain.accounts import Account
+from chain.artifact import artifact
+from chain.errors import ChainError, ContractReverted
+from chain.reverts import refusals
+
+GAS_MARGIN = (5, 4)
+RECEIPT_TIMEOUT_S = 180
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One decoded event: ``args`` by their Solidity names, digests as 32 ``bytes``; ``tx`` is 32 bytes."""
+
+    contract: str
+    name: str
+    args: Mapping[str, Any]
+    block: int
+    tx: bytes
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A mined, successful transaction; ``contract_address`` is set when it created a contract."""
+
+    tx: bytes
+    block: int
+    gas_used: int
+    events: tuple[Event, ...]
+    contract_address: str | None = None
+
+    def event(self, name: str) -> Event:
+        """The first event called ``name``; raises :class:`ChainError` if there is none."""
+        for event in self.events:
+            if event.name == name:
+                return event
+        raise ChainError(f"transaction 0x{self.tx.hex()} emitted no {name}: client and contracts disagree")
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A node, an account to send from (``None``: reading only), and the contracts whose events are understood.
+
+    ``names`` maps checksum addresses to contract names.
+    """
+
+    web3: Web3
+    account: Account | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    _contracts: dict[tuple[str, str], Contract] = field(default_factory=dict, repr=False, compare=False)
+
+    def contract(self, name: str, address: str) -> Contract:
+        """web3's contract object, with the shipped ABI; kept, because web3 takes milliseconds to make one."""
+        if (name, address) not in self._contracts:
+            abi = artifact(name).abi
+            self._contracts[name, address] = self.web3.eth.contract(Web3.to_checksum_address(address), abi=abi)
+        return self._contracts[name, address]
+
+    def sender(self) -> str:
+        """The account's address; raises :class:`ChainError` if there is no account to act as."""
+        if self.account is None:
+            raise ChainError("this client only reads: open it with an account to act as")
+        return str(self.account.address)
+
+    def read(self, call: Any, label: str) -> Any:
+        """The result of a view at the latest block; ``call`` is a bound web3 function."""
+        with refusals(label):
+            return call.call()
+
+    def transact(self, call: Any, label: str) -> Receipt:
+        """Sign, send and await a transaction; ``call`` is a bound web3 function or constructor.
+
+        Raises :class:`ContractReverted` if the contract refuses, :class:`NetworkUnavailable` if the node is silent.
+        """
+        if self.account is None:
+            raise ChainError(f"{label} needs an account to sign with: open the client with one")
+        eth, sender = self.web3.eth, self.account.address
+        with refusals(label):
+            gas = call.estimate_gas({"from": sender}) * GAS_MARGIN[0] // GAS_MARGIN[1]
+            nonce = eth.get_transaction_count(sender, "pending")
+            transaction = call.build_transaction({"from": sender, "nonce": nonce, "gas": gas})
+            signed = self.account.sign_transaction(transaction)
+            tx = eth.send_raw_transaction(signed.raw_transaction)
+            receipt = eth.wait_for_transaction_receipt(tx, timeout=RECEIPT_TIMEOUT_S)
+            if receipt["status"] != 1:
+                self._explain_failure(transaction, receipt["blockNumber"], label)
+        return Receipt(
+            tx=bytes(receipt["transactionHash"]),
+            block=receipt["blockNumber"],
+            gas_used=receipt["gasUsed"],
+            events=tuple(self.decode_logs(receipt["logs"])),
+            contract_address=receipt["contractAddress"],
+        )
+
+    def decode_logs(self, logs: Any) -> Iterator[Event]:
+        """The events among ``logs`` that the named contracts emitted, in order."""
+        for log in logs:
+            name = self.names.get(log["address"])
+            if name is None or not log["topics"]:
+                continue
+            event_name = _event_names(name)[bytes(log["topics"][0])]
+            decoded = self.contract(name, log["address"]).events[event_name]().process_log(log)
+            yield Event(
+                contract=name,
+                name=event_name,
+                args=dict(decoded["args"]),
+                block=log["blockNumber"],
+                tx=bytes(log["transactionHash"]),
+                log_index=log["logIndex"],
+            )
+
+    def _explain_failure(self, transaction: Any, block: int, label: str) -> None:
+        # Estimated well, failed when mined: the state moved in between. Running it again shows what it ran into.
+        again: TxParams = {"from": transaction["from"], "to": transaction.get("to", ""), "data": transaction["data"]}
+        self.web3.eth.call(again, block)
+        raise ContractReverted(label, "", {}, hint="The state moved while it was sent: look at it and try again.")
+
+
+@dataclass(frozen=True)
+class ContractClient:
+    """Base of the typed clients: one of the five contracts at ``address``, through ``connection``."""
+
+    connection: Connection
+    name: str
+    address: ChecksumAddress
+
+    def call(self, function: str, *args: Any) -> Any:
+        """The result of the view ``function``."""
+        return self.connection.read(self._bind(function, args), f"{self.name}.{function}")
+
+    def send(self, function: str, *args: Any) -> Receipt:
+        """The receipt of a transaction that calls ``function``."""
+        return self.connection.transact(self._bind(function, args), f"{self.name}.{function}")
+
+    def events(self, name: str, *, first_block: int = 0, last_block: int | None = None, **where: Any) -> list[Event]:
+        """Events called ``name`` in the blocks given (to the latest by default) whose indexed arguments equal
+        ``where``."""
+        contract = self.connection.contract(self.name, self.address)
+        with refusals(f"{self.name}.{name} events"):
+            logs = contract.events[name]().get_logs(
+                from_block=first_block, to_block="latest" if last_block is None else last_block, argument_filters=where
+            )
+        return [
+            Event(
+                contract=self.name,
+                name=name,
+                args=dict(log["args"]),
+                block=log["blockNumber"],
+                tx=bytes(log["transactionHash"]),
+                log_index=log["logIndex"],
+            )
+            for log in logs
+        ]
+
+    def _bind(self, function: str, args: tuple[Any, ...]) -> Any:
+        try:
+            return self.connection.contract(self.name, self.address).functions[function](*args)
+        except MismatchedABI as error:
+            raise ChainError(
+                f"{self.name}.{function}: an argument is out of range or of a wrong type: {args}"
+            ) from error
+
+
+@cache
+def _event_names(contract: str) -> dict[bytes, str]:
+    return {event_abi_to_log_topic(item): item["name"] for item in artifact(contract).abi if item["type"] == "event"}

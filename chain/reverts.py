@@ -1,0 +1,141 @@
+"""Why a contract refused: error data decoded against the custom errors of all five contracts, with advice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import IntEnum
+from functools import cache
+from typing import Any
+
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
+from eth_utils.abi import abi_to_signature
+from eth_utils.crypto import keccak
+from web3.exceptions import ContractLogicError, ProviderConnectionError, TimeExhausted, Web3RPCError
+
+from chain.artifact import CONTRACTS, artifact
+from chain.errors import ChainError, ContractReverted, NetworkUnavailable
+from chain.types import CaseVerdict, Phase
+
+PANICS = {0x01: "assertion failed", 0x11: "arithmetic overflow", 0x12: "division by zero", 0x32: "index out of range"}
+ENUMS: dict[str, type[IntEnum]] = {"enum Phase": Phase, "enum Verdict": CaseVerdict}
+
+HINTS = {
+    "AlreadyAnswered": "The case is at the votes now.",
+    "AlreadyCommitted": "A run has one submission, and its promise stands.",
+    "AlreadyForfeited": "An upheld case took this reward for good.",
+    "AlreadyRevealed": "Nothing is left to do.",
+    "AlreadyStaked": "An account stakes once a task; use another account for another role.",
+    "BadAnchor": "Continue with segment `have`, and end by segment `limit`.",
+    "BadCommission": "Give at most 10000 basis points.",
+    "BadFinalSet": "Use the root and the salt that the task was created with.",
+    "BadOpening": "Opening k (from 0) must be the k-th drawn segment, with its proof in its own anchor.",
+    "BadOpeningProof": "Open a segment that is anchored, at the steps the task's terms give it.",
+    "BadReveal": "Use the model digest, CID and salt of the promise, and the account that made it.",
+    "BadRole": "Stake as a trainer or as a validator.",
+    "BadScores": "Give 0 to 10000 basis points, and 0 for a model that does not stand.",
+    "BadScoresLength": "Give one score a staked trainer, in staking order.",
+    "BadScoresReveal": "Use the scores and the salt of the promise, and the account that made it.",
+    "BadTerms": "Change that field; its bounds are in ITasks.sol.",
+    "BadVoteReveal": "Use the vote, reproduction and salt of the promise, and the account that made it.",
+    "BeaconAlreadyRequested": "The block is promised, and can still be latched or was.",
+    "BeaconExpired": "Nobody latched it while its hash was in reach: the run is void, or request another block.",
+    "BeaconNotLatched": "Latch the run's beacon first.",
+    "BeaconNotReady": "Wait until that block is followed by another, then latch.",
+    "BeaconNotRequested": "Nothing was promised here yet.",
+    "CasePending": "Settle the case first; anyone may, once its windows are over.",
+    "CaseSettledAlready": "Nothing is left to do.",
+    "DuplicateModel": "Another trainer committed to the same model before; this submission cannot stand.",
+    "ERC20InsufficientAllowance": "Approve the amount for the contract that takes it.",
+    "ERC20InsufficientBalance": "Get more tokens, or pay less.",
+    "EmptyDigest": "Give a spec digest and a key root that are not zero.",
+    "FinalSetAlreadyOpened": "Nothing is left to do.",
+    "FinalSetNotOpened": "The creator opens the final set first; if it does not, round 2's scores rank.",
+    "MarkNotLatched": "Anchor the reference state, then latch the mark.",
+    "NoDiscontinuity": "The two segments join.",
+    "NotAllowed": "Only one certain account may do this.",
+    "NotAnswered": "Votes begin when the trainer has answered.",
+    "NotStaked": "Name an account that has staked in this task.",
+    "NotStanding": "Only a trainer with a revealed submission can be challenged.",
+    "NotTrainer": "Act as a trainer of this task (in a case: as the challenged one).",
+    "NotValidator": "Act as a validator of this task.",
+    "NothingAtStake": "An earlier case was upheld: nothing is left to win.",
+    "NothingCommitted": "There is no promise to show: commit within the round.",
+    "NothingToPay": "It was paid already, or there was nothing.",
+    "ReferenceExists": "A run has one reference state.",
+    "RunExists": "A trainer has one run a task.",
+    "ScoresAlreadyCommitted": "The promise stands.",
+    "ScoresAlreadyRevealed": "Nothing is left to do.",
+    "ScoresNotCommitted": "There is no promise to show: commit in the window before.",
+    "SeedNotLatched": "Latch the case's seed first.",
+    "StakeTooLow": "Stake at least `need` wei.",
+    "TooEarly": "Wait until then (seconds since 1970).",
+    "TooLate": "The window is over (seconds since 1970).",
+    "TooManyOperators": "The task is full.",
+    "TranscriptIncomplete": "Anchor the remaining segments first.",
+    "UnknownCase": "Check the case's id.",
+    "UnknownRound": "Rounds are 1, 2 and 3 (the final validation).",
+    "UnknownRun": "Register a run first.",
+    "UnknownTask": "Check the task's id.",
+    "VoteAlreadyCommitted": "The promise stands.",
+    "VoteAlreadyRevealed": "Nothing is left to do.",
+    "VoteNotCommitted": "There is no promise to show.",
+    "WrongOpeningCount": "Open exactly the drawn segments.",
+    "WrongPhase": "The task is in phase `have`; do this in phase `need`.",
+    "WrongRound": "Settle round `next` now.",
+    "ZeroAmount": "Give an amount above zero.",
+}
+
+
+@contextmanager
+def refusals(label: str) -> Iterator[None]:
+    """Turn what web3 raises into this package's errors, naming ``label``."""
+    try:
+        yield
+    except ContractLogicError as error:
+        raise explain_revert(_error_data(error), label) from error
+    except (OSError, ProviderConnectionError, TimeExhausted) as error:
+        raise NetworkUnavailable(f"{label}: the node did not answer ({error}); check its address") from error
+    except Web3RPCError as error:
+        raise ChainError(f"{label}: the node refused it ({error.message})") from error
+
+
+def explain_revert(data: bytes, label: str) -> ContractReverted:
+    """The decoded form of a call's error data (any length)."""
+    name, inputs = _errors().get(data[:4], ("", ()))
+    try:
+        values = decode([item["type"] for item in inputs], data[4:])
+    except DecodingError:
+        name, inputs, values = "", (), ()
+    arguments = {item["name"]: _named(item, value) for item, value in zip(inputs, values, strict=True)}
+    if name == "Panic":
+        return ContractReverted(label, name, arguments, hint=PANICS.get(values[0], "internal error") + ".")
+    return ContractReverted(label, name, arguments, hint=HINTS.get(name, ""))
+
+
+def _named(item: Mapping[str, Any], value: Any) -> Any:
+    enum = ENUMS.get(item.get("internalType", ""))
+    return enum(value) if enum else value
+
+
+def _error_data(error: ContractLogicError) -> bytes:
+    data = error.data
+    if isinstance(data, Mapping):  # some nodes wrap it
+        data = data.get("data", "")
+    text = str(data or "").removeprefix("Reverted ").removeprefix("0x")
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""
+
+
+@cache
+def _errors() -> dict[bytes, tuple[str, tuple[Mapping[str, Any], ...]]]:
+    table: dict[bytes, tuple[str, tuple[Mapping[str, Any], ...]]] = {
+        bytes.fromhex("08c379a0"): ("Error", ({"type": "string", "name": "message"},)),
+        bytes.fromhex("4e487b71"): ("Panic", ({"type": "uint256", "name": "code"},)),
+    }
+    for item in (item for name in CONTRACTS for item in artifact(name).abi if item["type"] == "error"):
+        table[keccak(text=abi_to_signature(item))[:4]] = (item["name"], tuple(item["inputs"]))
+    return table

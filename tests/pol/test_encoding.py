@@ -1,0 +1,81 @@
+"""Canonical JSON: one value, one byte string, and a strict way back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pol.encoding import canonical_json, fields, float_text, from_hex, integer, parse_canonical_json, to_hex
+from pol.errors import ProofError, SpecError
+
+scalars = st.none() | st.booleans() | st.integers() | st.text()
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+@given(values)
+def test_parse_is_the_inverse_of_encode(value: object) -> None:
+    data = canonical_json(value)
+    assert parse_canonical_json(data, where="test") == value
+    assert json.loads(data) == value
+
+
+@given(values, st.integers(0, 7), st.data())
+def test_no_flipped_bit_parses_to_the_same_value(value: object, bit: int, data: st.DataObject) -> None:
+    encoded = bytearray(canonical_json(value))
+    position = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[position] ^= 1 << bit
+    with contextlib.suppress(ProofError):
+        assert canonical_json(parse_canonical_json(bytes(encoded), where="test")) != canonical_json(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1}', '{"b":1,"a":2}', '{"a":1,"a":2}', "1.0", "1e3", "NaN", "Infinity", '"\\u0041"', "01", "[1,]", "",
+        " 1", "1 ", "1\n", "{}{}", '"é"', "-0", "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_anything_but_the_canonical_form_is_refused(text: str) -> None:
+    with pytest.raises(ProofError, match="canonical"):
+        parse_canonical_json(text.encode(), where="test")
+
+
+def test_floats_never_enter_hashed_bytes() -> None:
+    with pytest.raises(TypeError, match="float"):
+        canonical_json({"lr": 0.1})  # type: ignore[dict-item]
+    for value in (float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(SpecError):
+            float_text(value)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_float_text_is_exact(value: float) -> None:
+    assert float.fromhex(float_text(value)) == value
+
+
+@given(st.binary(min_size=32, max_size=32))
+def test_hex_is_strict(value: bytes) -> None:
+    assert from_hex(to_hex(value), where="test") == value
+    for wrong in (
+        value.hex(),
+        to_hex(value).upper(),
+        to_hex(value)[:-1],
+        to_hex(value) + "0",
+        to_hex(value)[:-1] + "\n",
+    ):
+        with pytest.raises(ProofError):
+            from_hex(wrong, where="test")
+
+
+def test_fields_and_integers_are_strict() -> None:
+    with pytest.raises(ProofError, match="missing"):
+        fields({"a": 1}, {"a", "b"}, where="test")
+    with pytest.raises(ProofError, match="unknown"):
+        fields({"a": 1, "c": 2}, {"a"}, where="test")
+    for wrong in (True, "1", -1, 2**63, None):
+        with pytest.raises(ProofError):
+            integer(wrong, where="test")

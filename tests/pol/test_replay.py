@@ -1,0 +1,121 @@
+"""Replay is bitwise, happens elsewhere, and runs only what it is told to trust."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pol import Proof
+from pol.data import Dataset, digits
+from pol.errors import CannotRun, ProofError, SpecError
+from pol.program import load_program, program_digest
+from pol.proof import states_of
+from pol.replay import Span, replay
+from pol.state import from_safetensors, to_safetensors
+from pol.tensors import tensors_digest
+
+FOREIGN = """
+import os
+os.environ["UNTRUSTED_CODE_RAN"] = "1"
+from pol.programs.classifier import ImageClassifier as Program
+"""
+
+
+def test_replay_reaches_every_promised_digest(honest_run: Path, tmp_path: Path) -> None:
+    proof, heard = Proof.read(honest_run), []
+    middle = states_of(honest_run).path(proof.states[0].cid)
+    emitted = tmp_path / "state"
+    spans = [Span(first=0, last=3, emit={1: emitted}), Span(first=2, last=3, start=middle)]
+    whole, half = replay(proof.spec, proof.seed, spans, on_segment=lambda segment: heard.append(segment.index))
+    assert heard == [0, 1, 2, 3, 2, 3]
+    for result in (*whole.segments, *half.segments):
+        promised = proof.segments[result.index]
+        assert result.start_digest == promised.start_digest
+        assert result.end_digest == promised.end_digest
+        assert result.batch_root == promised.batch_root
+    state = from_safetensors(emitted.read_bytes(), where="test")
+    assert tensors_digest(state) == proof.segments[1].end_digest
+    assert emitted.read_bytes() == middle.read_bytes()
+
+
+def test_another_seed_replays_to_something_else(honest_run: Path) -> None:
+    proof = Proof.read(honest_run)
+    (result,) = replay(proof.spec, bytes(32), [Span(first=0, last=0)])
+    assert result.segments[0].start_digest != proof.segments[0].start_digest
+    assert result.segments[0].batch_root != proof.segments[0].batch_root
+
+
+def test_a_state_of_another_step_is_a_problem_of_its_span_alone(honest_run: Path) -> None:
+    proof = Proof.read(honest_run)
+    path = states_of(honest_run).path(proof.states[0].cid)
+    bad, good = replay(proof.spec, proof.seed, [Span(first=1, last=1, start=path), Span(first=0, last=0)])
+    assert bad.problem and not bad.segments
+    assert good.problem is None and good.segments[0].end_digest == proof.segments[0].end_digest
+
+
+def test_the_data_set_must_be_the_committed_one(honest_run: Path, tmp_path: Path, train_set: Dataset) -> None:
+    proof = Proof.read(honest_run)
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    right.write_bytes(train_set.to_bytes())
+    wrong.write_bytes(digits("submission-validation").to_bytes())
+    (result,) = replay(proof.spec, proof.seed, [Span(first=0, last=0)], dataset=right)
+    assert result.segments[0].end_digest == proof.segments[0].end_digest
+    with pytest.raises(CannotRun, match="not the committed one"):
+        replay(proof.spec, proof.seed, [Span(first=0, last=0)], dataset=wrong)
+
+
+def test_a_spec_that_cannot_be_built_is_the_provers_fault(honest_run: Path) -> None:
+    proof = Proof.read(honest_run)
+    spec = replace(proof.spec, config=proof.spec.config | {"width": 10**9})
+    (result,) = replay(spec, proof.seed, [Span(first=0, last=0)])
+    assert result.problem and "too large" in result.problem
+    with pytest.raises(ProofError, match="dataset_size"):
+        replay(replace(proof.spec, dataset_size=999), proof.seed, [Span(first=0, last=0)])
+
+
+@pytest.fixture
+def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "foreign_program.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delenv("UNTRUSTED_CODE_RAN", raising=False)
+    sys.modules.pop("foreign_program", None)
+    return "foreign_program:Program"
+
+
+def test_an_untrusted_program_is_not_even_imported(foreign: str) -> None:
+    with pytest.raises(CannotRun, match="--trust-program 0x"):
+        load_program(foreign, bytes(32))
+    with pytest.raises(CannotRun, match="source digest"):
+        load_program(foreign, bytes(32), trusted=frozenset({bytes(32)}))
+    assert "UNTRUSTED_CODE_RAN" not in os.environ, "code ran before its digest was compared"
+
+
+def test_a_program_in_a_package_is_refused_because_the_package_would_run_first() -> None:
+    with pytest.raises(SpecError, match="top-level"):
+        load_program("os.path:join", bytes(32), trusted=frozenset({bytes(32)}))
+
+
+def test_a_trusted_program_replays(foreign: str, honest_run: Path) -> None:
+    proof = Proof.read(honest_run)
+    digest = program_digest(foreign)
+    spec = replace(proof.spec, program=foreign, program_digest=digest)
+    with pytest.raises(CannotRun, match="not trusted"):
+        replay(spec, proof.seed, [Span(first=0, last=0)])
+    (result,) = replay(spec, proof.seed, [Span(first=0, last=0)], trusted=frozenset({digest}))
+    assert result.segments[0].end_digest == proof.segments[0].end_digest
+
+
+def test_a_built_in_program_of_another_version_is_not_run() -> None:
+    with pytest.raises(CannotRun, match="source digest"):
+        load_program("pol.programs.classifier:ImageClassifier", bytes(32))
+
+
+def test_states_are_written_the_same_way_twice(honest_run: Path) -> None:
+    proof = Proof.read(honest_run)
+    blob = states_of(honest_run).get(proof.states[0].cid)
+    assert to_safetensors(from_safetensors(blob, where="test")) == blob

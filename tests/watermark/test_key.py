@@ -1,0 +1,143 @@
+"""Keys: what the root commits to, and what an opening proves."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pol.encoding import canonical_json, parse_canonical_json
+from pol.errors import CannotRun, ProofError, SpecError
+from pol.merkle import leaf_digest, merkle_root
+from watermark import LeafOpening, WatermarkKey
+
+MASTER = bytes(range(32))
+KEY = WatermarkKey(MASTER, 12)
+
+
+def test_root_is_the_merkle_root_over_the_leaves() -> None:
+    leaves = [leaf_digest("aiarena/watermark-leaf/v1", leaf.index, leaf.seed + leaf.salt) for leaf in KEY.leaves]
+    assert KEY.root == merkle_root(leaves)
+
+
+def test_golden_key() -> None:
+    """A key file of one version must give the same key in every later one."""
+    assert KEY.leaves[0].seed.hex() == "2751e589567238d92095e458a84c652427360dd8efd9cfdbd8e8dddbe3b229b2"
+    assert KEY.leaves[11].salt.hex() == "42cca236c5d9f14c5b4d9fb3ed5339b8fd1fdb8911694f16035546262e27fa59"
+    assert KEY.root.hex() == "9953faf34ad6ef0ff2b7445a40e0051a8d80ad7dde2bd912fdfb6755734375c9"
+
+
+def test_fresh_keys_differ_and_no_secret_repeats() -> None:
+    first, second = WatermarkKey.generate(8), WatermarkKey.generate(8)
+    assert first.root != second.root
+    secrets = [secret for key in (first, second) for leaf in key.leaves for secret in (leaf.seed, leaf.salt)]
+    assert len(set(secrets)) == len(secrets) == 32
+
+
+def test_a_longer_key_starts_with_the_same_leaves_but_has_another_root() -> None:
+    longer = WatermarkKey(MASTER, 13)
+    assert longer.leaves[:12] == KEY.leaves
+    assert longer.root != KEY.root
+
+
+@given(st.integers(1, 40).flatmap(lambda count: st.tuples(st.just(count), st.integers(0, count - 1))))
+def test_every_opening_holds_and_survives_json(place: tuple[int, int]) -> None:
+    count, index = place
+    key = WatermarkKey(MASTER, count)
+    (opening,) = key.open([index])
+    opening.check(key.root, count)
+    text = canonical_json(opening.to_json())
+    assert LeafOpening.from_json(parse_canonical_json(text, where="x"), where="x") == opening
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"index": 4},
+        {"index": 12},
+        {"seed": bytes(32)},
+        {"seed": b"short"},
+        {"salt": bytes(32)},
+        {"siblings": ()},
+        {"siblings": (bytes(32),) * 4},
+    ],
+    ids=str,
+)
+def test_a_tampered_opening_is_refused(change: dict[str, object]) -> None:
+    (opening,) = KEY.open([3])
+    opening.check(KEY.root, 12)
+    with pytest.raises(ProofError):
+        dataclasses.replace(opening, **change).check(KEY.root, 12)
+
+
+def test_an_opening_holds_for_one_key_and_one_count() -> None:
+    (opening,) = KEY.open([3])
+    for root, count in ((WatermarkKey(bytes(32), 12).root, 12), (KEY.root, 13), (KEY.root, 3)):
+        with pytest.raises(ProofError):
+            opening.check(root, count)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        {"index": 0},
+        {"index": -1, "seed": "0x" + "00" * 32, "salt": "0x" + "00" * 32, "siblings": []},
+        {"index": True, "seed": "0x" + "00" * 32, "salt": "0x" + "00" * 32, "siblings": []},
+        {"index": 0, "seed": "00" * 32, "salt": "0x" + "00" * 32, "siblings": []},
+        {"index": 0, "seed": "0x" + "00" * 31, "salt": "0x" + "00" * 32, "siblings": []},
+        {"index": 0, "seed": "0x" + "00" * 32, "salt": "0x" + "00" * 32, "siblings": ["0x" + "00" * 32] * 65},
+        {"index": 0, "seed": "0x" + "00" * 32, "salt": "0x" + "00" * 32, "siblings": [], "more": 1},
+    ],
+    ids=str,
+)
+def test_other_json_is_refused(value: object) -> None:
+    with pytest.raises(ProofError, match="here"):
+        LeafOpening.from_json(value, where="here")  # type: ignore[arg-type]
+
+
+def test_a_key_file_is_private_small_and_never_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    KEY.save(path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.stat().st_size < 200
+    assert WatermarkKey.load(path).root == KEY.root
+    with pytest.raises(CannotRun, match="never overwritten"):
+        WatermarkKey.generate(12).save(path)
+    assert WatermarkKey.load(path).root == KEY.root
+
+
+def test_a_broken_key_file_is_refused_and_a_missing_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "key.json"
+    with pytest.raises(CannotRun, match=r"key\.json"):
+        WatermarkKey.load(path)
+    KEY.save(path)
+    good = path.read_bytes()
+    for bad in (
+        b"",
+        good[:-1],
+        good + b" ",
+        good.replace(b"12", b"0"),
+        good.replace(b"key/v1", b"key/v2"),
+        b" " * 9999,
+    ):
+        path.write_bytes(bad)
+        with pytest.raises(ProofError):
+            WatermarkKey.load(path)
+
+
+def test_secrets_do_not_show_in_logs() -> None:
+    assert MASTER.hex() not in repr(KEY)
+    assert repr(MASTER)[2:20] not in repr(KEY)
+    assert repr(KEY.leaves[0]) == "Leaf(index=0)"
+
+
+@pytest.mark.parametrize(("master", "count"), [(b"short", 8), (MASTER, 0), (MASTER, (1 << 16) + 1)])
+def test_impossible_keys_are_refused(master: bytes, count: int) -> None:
+    with pytest.raises(SpecError):
+        WatermarkKey(master, count)

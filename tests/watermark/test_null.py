@@ -1,0 +1,98 @@
+"""The null hypothesis: innocents match by coin flips, whoever they are and whatever the alignment does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import binom, kstest
+
+from tests.watermark import digits
+from tests.watermark.conftest import BETA, SMALL_WIDTHS, Owner
+from tests.watermark.digits import CARRIER, State
+from watermark import Claim, Evidence, LeafOpening, WatermarkKey, align, detect
+from watermark.detect import count_matches
+from watermark.mlp import Array
+
+INNOCENTS = 50
+
+
+def claim_of(key: WatermarkKey, owner: Owner) -> Claim:
+    """Another key's claim with the same theta_ref; the openings have no paths, which play no part in counting."""
+    leaves = tuple(LeafOpening(leaf.index, leaf.seed, leaf.salt, ()) for leaf in key.leaves)
+    return dataclasses.replace(owner.claim, key_root=key.root, leaves=leaves, groups=tuple(range(16)))
+
+
+def wrong_keys(first: int, count: int) -> list[WatermarkKey]:
+    return [WatermarkKey(number.to_bytes(32, "big"), 256) for number in range(first, first + count)]
+
+
+def assert_coin_flips(matches: list[int], trials: int) -> None:
+    """The counts look like Bin(trials, 1/2), and none is below 2^-20. Ties are broken at random to make KS exact."""
+    assert min(Evidence(count, trials).log2_p for count in matches) > -20
+    counts, dice = np.array(matches), np.random.default_rng(0).random(len(matches))
+    p_values = binom.sf(counts, trials, 0.5) + dice * binom.pmf(counts, trials, 0.5)
+    assert kstest(p_values, "uniform").pvalue > 1e-3
+
+
+@pytest.fixture(scope="module")
+def innocents() -> list[State]:
+    """Models from other seeds, all of them good ones."""
+    models = digits.train_many(range(100, 100 + INNOCENTS), SMALL_WIDTHS, steps=40, rate=5e-3)
+    assert min(digits.accuracy(model) for model in models) > 0.85
+    return models
+
+
+@pytest.fixture(scope="module")
+def aligned(innocents: list[State], small: Owner) -> list[Array]:
+    return [align(model, small.theta_ref)[CARRIER].numpy() for model in innocents]
+
+
+def test_a_thousand_wrong_keys_on_a_marked_model(small: Owner) -> None:
+    weight = align(small.model, small.theta_ref)[CARRIER].numpy()
+    matches = [count_matches(weight, claim_of(key, small)) for key in wrong_keys(0, 1000)]
+    assert_coin_flips(matches, 256)
+    assert count_matches(weight, small.claim) == 256  # the honest twin
+
+
+def test_fifty_innocent_models_after_alignment(small: Owner, aligned: list[Array]) -> None:
+    evidence = [Evidence(count_matches(weight, small.claim), 256) for weight in aligned]
+    assert min(item.log2_p for item in evidence) > -20
+
+
+def test_innocent_models_and_many_keys_give_uniform_p_values(small: Owner, aligned: list[Array]) -> None:
+    """12 keys for each of 50 aligned innocents: 600 pairs."""
+    matches = [
+        count_matches(weight, claim_of(key, small))
+        for number, weight in enumerate(aligned)
+        for key in wrong_keys(10_000 + 12 * number, 12)
+    ]
+    assert_coin_flips(matches, 256)
+
+
+def test_detect_agrees_on_innocents(small: Owner, innocents: list[State], aligned: list[Array]) -> None:
+    """The whole path, for a few of them: nothing is found, and the matches are those counted above."""
+    for model, weight in list(zip(innocents, aligned, strict=True))[:4]:
+        evidence = detect(model, [small.claim])[0]
+        assert evidence.matches == count_matches(weight, small.claim)
+        assert not evidence.accepted
+
+
+def test_fully_trained_innocents_of_full_size(owner: Owner) -> None:
+    for seed in (21, 22):
+        innocent = digits.train(digits.initial(seed), steps=300, seed=seed)
+        assert digits.accuracy(innocent) > 0.95
+        assert detect(innocent, [owner.claim])[0].log2_p > -20
+
+
+def test_the_unmarked_trunk_is_innocent_too(owner: Owner) -> None:
+    """Training on from theta_ref gives a close relative that never saw the bits."""
+    later = digits.train(owner.theta_ref, steps=60, seed=8)
+    assert detect(later, [owner.claim])[0].log2_p > -20
+
+
+def test_bits_of_another_beacon_are_not_there(owner: Owner) -> None:
+    other = dataclasses.replace(owner.claim, beta=bytes(32))
+    assert detect(owner.model, [other])[0].log2_p > -20
+    assert bytes(32) != BETA
