@@ -162,8 +162,6 @@ def _check_claims(
     """The trainer's own mark must be in the submitted model, and nobody's who committed earlier may be."""
     if proof.submission is None or not claims:
         return
-    if chain is None:
-        verdict.limits.append("claims not checked: no chain was asked whether they were promised before these models")
     own_root = proof.spec.watermark.key_root if proof.spec.watermark else None
     tested = [
         replace(tied.claim, theta_0=model_tensors(initial)) if tied.claim.key_root == own_root else tied.claim
@@ -173,7 +171,6 @@ def _check_claims(
     evidence = detect(states[proof.submission.model_cid], tested, suspects=suspects)
     for tied, found in zip(claims, evidence, strict=True):
         own = tied.claim.key_root == own_root
-        counts = chain is None or check_claim_on_chain(tied, proof, chain, verdict)
         verdict.watermarks.append(
             {
                 "key_root": to_hex(tied.claim.key_root),
@@ -184,13 +181,32 @@ def _check_claims(
                 "found": found.accepted,
             }
         )
-        if own and tied.claim.beta != proof.submission.beta:
-            verdict.reject(ExitCode.WATERMARK, "the claim's beacon is not the one of this submission")
-        elif own and not found.accepted:
-            verdict.reject(ExitCode.WATERMARK, f"the trainer's own watermark is not in the model ({_odds(found)})")
-        elif not own and found.accepted and counts:
-            owner = to_hex(tied.claim.key_root)[:18]
-            verdict.reject(ExitCode.WATERMARK, f"the model carries the watermark of key {owner}… ({_odds(found)})")
+        if own:
+            _judge_own(tied, found, proof, verdict)
+        elif found.accepted:
+            _judge_foreign(tied, found, proof, chain, verdict)
+
+
+def _judge_own(tied: TiedClaim, found: Evidence, proof: Proof, verdict: Verdict) -> None:
+    mark = proof.submission
+    assert mark is not None
+    reference = proof.segments[mark.reference_segment].end_digest
+    if (tied.claim.beta, tied.reference_digest) != (mark.beta, reference):
+        verdict.limits.append("the trainer's own claim is of another beacon or reference than this proof: ignored")
+    elif not found.accepted:
+        verdict.reject(ExitCode.WATERMARK, f"the trainer's own watermark is not in the model ({_odds(found)})")
+
+
+def _judge_foreign(tied: TiedClaim, found: Evidence, proof: Proof, chain: ArenaClient | None, verdict: Verdict) -> None:
+    """Another trainer's mark convicts only if the chain says that it was promised in time.
+
+    Whoever may choose the beacon or the reference afterwards can make a claim that fits an innocent model.
+    """
+    message = f"the model carries the watermark of key {to_hex(tied.claim.key_root)[:18]}… ({_odds(found)})"
+    if chain is None:
+        verdict.undecided.append(f"{message}, if that was promised in time: ask a chain")
+    elif check_claim_on_chain(tied, proof, chain, verdict):
+        verdict.reject(ExitCode.WATERMARK, message)
 
 
 def _odds(found: Evidence) -> str:
