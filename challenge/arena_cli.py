@@ -42,7 +42,7 @@ def demo(
     """
     try:
         _fresh(out)
-        story = play(out, lambda line: console.print(line, soft_wrap=True))
+        story = play(out, console.print)
     except (PolError, ChainError, OSError) as error:
         if verbose:
             traceback.print_exc()
@@ -55,9 +55,7 @@ def demo(
     console.print(balance_table(story))
     console.print("Check them yourself, each in a process of its own that knows nothing of this one:")
     console.print(f"  challenge verify {out / 'alice'}      (exit code 0)")
-    console.print(
-        f"  challenge verify {out / 'mallory'} --claim {story.claims['alice']}      (exit code 11)", soft_wrap=True
-    )
+    console.print(f"  challenge verify {out / 'mallory'} --claim {story.claims['alice']}      (exit code 11)")
 
 
 def balance_table(story: Story) -> Table:

@@ -68,8 +68,8 @@ def judge_case(
 
 def served_bundle(client: ArenaClient, case_id: int) -> str:
     """The CID of the bundle that the trainer's answer names; :class:`ProofError` if there is no answer."""
-    events = client.challenges.events("CaseAnswered", caseId=case_id)
-    for event in events:
+    seed_block = client.challenges.case(case_id).seed.block  # no answer is older than the drawn segments
+    for event in client.challenges.events("CaseAnswered", first_block=seed_block, caseId=case_id):
         return str(event.args["bundleCid"])
     raise ProofError(f"case {case_id} was not answered")
 

@@ -6,7 +6,7 @@ from eth_utils.address import to_checksum_address
 
 from chain.anchoring import ChainRun, read_run
 from chain.client import ArenaClient
-from chain.types import Role
+from chain.types import Role, Run
 from challenge.claims import OPENED_GROUPS, TiedClaim
 from challenge.verdict import ExitCode, Verdict
 from pol.encoding import to_hex
@@ -110,15 +110,15 @@ def _claim_problem(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> str | N
     count = min(OPENED_GROUPS, claim.parameters.groups)
     if claim.groups != opening_groups(beacon.value, claim.key_root, claim.parameters.groups, count):
         return "it does not open the groups the task's beacon drew"
-    mine = read_run(chain, task_id, to_checksum_address(proof.spec.trainer)).submission
-    if run.submission is None or (mine is not None and run.submission.order > mine.order):
+    mine = chain.arena.run(task_id, to_checksum_address(proof.spec.trainer))
+    if not run.commit_order or 0 < mine.commit_order < run.commit_order:
         return "its own submission was committed later than this one"
     return None
 
 
-def _run_of_key(chain: ArenaClient, task_id: int, key_root: bytes) -> ChainRun | None:
+def _run_of_key(chain: ArenaClient, task_id: int, key_root: bytes) -> Run | None:
     for trainer in chain.vault.operators(task_id, Role.TRAINER):
-        run = read_run(chain, task_id, trainer)
-        if run.key_root == key_root:
+        run = chain.arena.run(task_id, trainer)
+        if run.registered and run.key_root == key_root:
             return run
     return None

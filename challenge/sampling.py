@@ -34,8 +34,7 @@ def strength(sampled: Sequence[int], total: int) -> str:
         return f"all {total} segments replayed: a cheat in any of them is caught"
     tenth = max(1, round(total / 10))
     miss = float(miss_probability(total, count, tenth))
-    one = float(miss_probability(total, count, 1))
-    return (
-        f"{count} of {total} segments replayed; a cheat in {tenth} of them is missed with p = {miss:.2f}, "
-        f"in a single one with p = {one:.2f}"
-    )
+    text = f"{count} of {total} segments replayed; a cheat in {tenth} of them is missed with p = {miss:.2f}"
+    if tenth == 1:
+        return text
+    return f"{text}, in a single one with p = {float(miss_probability(total, count, 1)):.2f}"

@@ -36,9 +36,9 @@ CONTRACTS = ("vault", "escrow", "challenges")
 
 @dataclass
 class Story:
-    """What happened: balances in wei by person or contract, verdicts, cases, and the folders left behind."""
+    """What happened: balances in wei by person or contract, verdicts, cases, the folders and the chain left behind."""
 
-    runs: Path
+    setting: Setting
     before: dict[str, int] = field(default_factory=dict)
     after: dict[str, int] = field(default_factory=dict)
     supply_before: int = 0
@@ -48,12 +48,17 @@ class Story:
     claims: dict[str, Path] = field(default_factory=dict)
     rewards: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def runs(self) -> Path:
+        """The folder with a proof a trainer."""
+        return self.setting.runs
+
 
 def play(runs: Path, say: Callable[[str], None]) -> Story:
     """Play the whole story into the folder ``runs``; ``say`` receives a line for everything that happens."""
-    story = Story(runs)
     say("Act 1: a task is published")
     setting = prepare(runs, say)
+    story = Story(setting)
     say(f"  task {setting.task_id}: train a perceptron on 1,197 real digits, {setting.terms.steps} steps, two rounds")
     story.before = _balances(setting)
     story.supply_before = setting.clients[CREATOR].token.total_supply()
@@ -146,7 +151,9 @@ def _scores(setting: Setting, round_: int) -> list[int]:
         if not client.arena.standing(setting.task_id, setting.address(name), round_):
             scores.append(0)
             continue
-        revealed = client.arena.events("SubmissionRevealed", taskId=setting.task_id, trainer=setting.address(name))
+        revealed = client.arena.events(
+            "SubmissionRevealed", first_block=run.mark.block, taskId=setting.task_id, trainer=setting.address(name)
+        )
         scores.append(
             score_model(
                 setting.store.get(str(next(iter(revealed)).args["modelCid"])),

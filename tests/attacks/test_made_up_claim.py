@@ -1,0 +1,89 @@
+"""A watermark claim made up afterwards: the accuser fits a reference to an innocent model once he knows the bits.
+
+He draws a key and a beacon of his own, then arranges the innocent model's hidden units so that every opened bit agrees,
+and calls the arrangement (with another carrier tensor) his reference: alignment to it then puts the innocent's units
+just there. The statistics are perfect. Only the chain can tell: a reference must be anchored before its beacon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from challenge.claims import TiedClaim, read_claim, write_claim
+from challenge.demo.story import Story
+from challenge.segments import Policy
+from challenge.verdict import ExitCode, Outcome
+from challenge.verify import verify
+from pol import Proof
+from pol.proof import states_of
+from pol.spec import WatermarkPromise
+from pol.state import Tensors, from_safetensors
+from watermark import DEFAULT_PARAMETERS, Claim, WatermarkKey, detect
+from watermark.carrier import carrier_factors, mark_bit
+
+CARRIER, GROUPS, TRIES = DEFAULT_PARAMETERS.tensor, tuple(range(32)), 4000
+
+
+def arranged_rows(weight: np.ndarray, key: WatermarkKey, beta: bytes, dice: np.random.Generator) -> list[int]:
+    """An order of the rows in which nearly every bit of the first 32 groups agrees: eight free rows a group."""
+    free, order = list(range(len(weight))), []
+    for group in GROUPS:
+        leaves = [key.leaves[index] for index in DEFAULT_PARAMETERS.indices([group])]
+        factors = [carrier_factors(leaf.seed, 8, weight.shape[1]) for leaf in leaves]
+        signs = np.array([1 if mark_bit(beta, key.root, leaf.index, leaf.seed) > 0 else -1 for leaf in leaves])
+        along = weight @ np.array([v for _, v in factors]).T  # [rows, leaves]
+        heads = np.array([u for u, _ in factors])  # [leaves, 8]
+        tries = [dice.choice(free, 8, replace=False) for _ in range(TRIES)]
+        scores = [int(((heads * along[rows].T).sum(1) * signs > 0).sum()) for rows in tries]
+        best = tries[int(np.argmax(scores))]
+        order.extend(int(row) for row in best)
+        free = [row for row in free if row not in set(order)]
+    return order + free
+
+
+@pytest.fixture
+def made_up(story: Story, tmp_path: Path) -> TiedClaim:
+    """A claim against Bob, who is innocent."""
+    proof = Proof.read(story.runs / "bob")
+    model: Tensors = from_safetensors(states_of(story.runs / "bob").get(proof.submission.model_cid), where="test")
+    key, beta, dice = WatermarkKey.generate(DEFAULT_PARAMETERS.leaf_count), b"\7" * 32, np.random.default_rng(0)
+    rows = torch.tensor(arranged_rows(model[CARRIER].double().numpy(), key, beta, dice))
+    reference = {name: value.clone() for name, value in model.items()}
+    reference["layers.1.bias"] = model["layers.1.bias"][rows]
+    reference["layers.2.weight"] = model["layers.2.weight"][:, rows]
+    noise = torch.randn(model[CARRIER].shape, generator=torch.Generator().manual_seed(0))
+    reference[CARRIER] = 0.3 * model[CARRIER][rows] + 0.95 * noise * model[CARRIER].std()
+    claim = Claim.make(key, beta, DEFAULT_PARAMETERS, GROUPS, reference)
+    promise = WatermarkPromise(key_root=key.root, parameters=DEFAULT_PARAMETERS.to_json())
+    state = {f"model/{name}": value for name, value in reference.items()} | {"scalars": torch.zeros(1)}
+    write_claim(tmp_path / "claim", claim, replace(proof.spec, watermark=promise), state)
+    return read_claim(tmp_path / "claim")
+
+
+def test_the_statistics_alone_would_convict_an_innocent(story: Story, made_up: TiedClaim) -> None:
+    proof = Proof.read(story.runs / "bob")
+    model = from_safetensors(states_of(story.runs / "bob").get(proof.submission.model_cid), where="test")
+    evidence = detect(model, [made_up.claim])[0]
+    assert evidence.accepted, f"the attack no longer works ({evidence}); find a stronger one"
+
+
+def test_without_a_chain_nobody_is_convicted(story: Story, made_up: TiedClaim) -> None:
+    verdict = verify(story.runs / "bob", Policy(segments=[0]), claims=[made_up])
+    assert verdict.outcome is Outcome.INCONCLUSIVE and not verdict.findings
+
+
+def test_with_a_chain_the_claim_is_ignored(story: Story, made_up: TiedClaim) -> None:
+    verdict = verify(story.runs / "bob", Policy(segments=[0]), claims=[made_up], chain=story.setting.clients["vera"])
+    assert verdict.exit_code is ExitCode.VERIFIED
+    assert any("ignored" in note for note in verdict.limits)
+
+
+def test_the_honest_twin_convicts(story: Story) -> None:
+    claim, chain = read_claim(story.claims["alice"]), story.setting.clients["vera"]
+    verdict = verify(story.runs / "mallory", Policy(segments=[0]), claims=[claim], chain=chain)
+    assert ExitCode.WATERMARK in {finding.code for finding in verdict.findings}

@@ -1,0 +1,136 @@
+"""What only the chain can tell: anchors, beacons, the registered spec, and claims promised in time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from challenge.claims import OPENED_GROUPS, TiedClaim, read_claim
+from challenge.demo.story import Story
+from challenge.onchain import check_claim_on_chain, check_run_on_chain
+from challenge.segments import Policy
+from challenge.signing import sign_proof
+from challenge.verdict import ExitCode, Outcome, Verdict
+from challenge.verify import verify
+from pol import Proof
+
+ONE = Policy(segments=[0])
+
+
+def on_chain(story: Story, proof: Proof) -> Verdict:
+    verdict = Verdict()
+    check_run_on_chain(proof, story.setting.clients["vera"], verdict)
+    return verdict
+
+
+def test_an_honest_proof_is_what_the_chain_says(story: Story) -> None:
+    verdict = on_chain(story, Proof.read(story.runs / "alice"))
+    assert verdict.anchors_checked and not verdict.findings
+    assert dict(verdict.checks)["anchors"].startswith("8 anchors in blocks")
+
+
+def other_block(proof: Proof) -> Proof:
+    return replace(proof, anchors=(replace(proof.anchors[0], block=1), *proof.anchors[1:]))
+
+
+def other_transaction(proof: Proof) -> Proof:
+    return replace(proof, anchors=(replace(proof.anchors[0], tx=bytes(32)), *proof.anchors[1:]))
+
+
+def other_beacon(proof: Proof) -> Proof:
+    return replace(proof, seed_source=replace(proof.seed_source, value=bytes(32)))
+
+
+def other_mark(proof: Proof) -> Proof:
+    return replace(proof, submission=replace(proof.submission, beta=bytes(32)))
+
+
+def other_branch(proof: Proof) -> Proof:
+    return replace(proof, submission=replace(proof.submission, reference_segment=22))
+
+
+def other_model(proof: Proof) -> Proof:
+    return replace(proof, submission=replace(proof.submission, model_digest=bytes(32)))
+
+
+def other_steps(proof: Proof) -> Proof:
+    return replace(proof, spec=replace(proof.spec, steps=230))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [other_block, other_transaction, other_beacon, other_mark, other_branch, other_model, other_steps],
+    ids=lambda change: change.__name__,
+)
+def test_what_is_not_on_chain_is_an_anchor_finding(story: Story, change: Callable[[Proof], Proof]) -> None:
+    verdict = on_chain(story, change(Proof.read(story.runs / "alice")))
+    assert verdict.outcome is Outcome.REJECTED
+    assert ExitCode.ANCHOR in {finding.code for finding in verdict.findings}
+
+
+def test_a_spec_outside_the_tasks_terms_is_malformed(story: Story) -> None:
+    proof = Proof.read(story.runs / "alice")
+    spec = replace(proof.spec, machine=dict(proof.spec.machine) | {"processor": "an exotic one"})
+    verdict = on_chain(story, replace(proof, spec=spec))
+    assert any("machine class" in finding.message for finding in verdict.findings)
+    assert verdict.exit_code is ExitCode.MALFORMED
+
+
+def test_late_anchors_signed_by_their_trainer_exit_13(story: Story, tmp_path: Path) -> None:
+    """The whole path: a proof that is right in itself, and signed, but was anchored elsewhere."""
+    folder = Path(shutil.copytree(story.runs / "alice", tmp_path / "alice"))
+    proof = replace(other_block(Proof.read(folder)), signature=None)
+    account = story.setting.clients["alice"].account
+    replace(proof, signature=sign_proof(proof, account)).write(folder)
+    assert verify(folder, ONE).exit_code is ExitCode.VERIFIED, "nothing else is wrong with it"
+    assert verify(folder, ONE, chain=story.setting.clients["vera"]).exit_code is ExitCode.ANCHOR
+
+
+def test_a_proof_signed_by_somebody_else_is_malformed(story: Story, tmp_path: Path) -> None:
+    """Proof theft: Alice's folder under Mallory's signature."""
+    folder = Path(shutil.copytree(story.runs / "alice", tmp_path / "alice"))
+    proof = replace(Proof.read(folder), signature=None)
+    thief = replace(proof, spec=replace(proof.spec, trainer=Proof.read(story.runs / "mallory").spec.trainer))
+    signature = sign_proof(thief, story.setting.clients["mallory"].account)
+    replace(proof, signature=signature).write(folder)
+    verdict = verify(folder, ONE)
+    assert verdict.exit_code is ExitCode.MALFORMED and "signed by" in verdict.findings[0].message
+
+
+@pytest.fixture
+def alices(story: Story) -> TiedClaim:
+    return read_claim(story.claims["alice"])
+
+
+def counts(story: Story, claim: TiedClaim, against: str) -> tuple[bool, list[str]]:
+    verdict = Verdict()
+    proof = Proof.read(story.runs / against)
+    return check_claim_on_chain(claim, proof, story.setting.clients["vera"], verdict), verdict.limits
+
+
+def test_an_earlier_claim_counts_and_a_later_one_does_not(story: Story, alices: TiedClaim) -> None:
+    assert counts(story, alices, "mallory") == (True, [])
+    sound, notes = counts(story, read_claim(story.claims["bob"]), "alice")
+    assert not sound and "later" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda c: replace(c, claim=replace(c.claim, beta=bytes(32))), "beacon"),
+        (lambda c: replace(c, reference_digest=bytes(32)), "reference state"),
+        (lambda c: replace(c, claim=replace(c.claim, groups=tuple(range(OPENED_GROUPS)))), "groups"),
+        (lambda c: replace(c, claim=replace(c.claim, key_root=bytes(32))), "registered"),
+        (lambda c: replace(c, spec=replace(c.spec, steps=1)), "registered"),
+    ],
+    ids=["beacon", "reference", "groups", "key", "spec"],
+)
+def test_a_claim_that_was_not_promised_does_not_count(
+    story: Story, alices: TiedClaim, change: Callable[[TiedClaim], TiedClaim], why: str
+) -> None:
+    sound, notes = counts(story, change(alices), "mallory")
+    assert not sound and why in notes[0]
