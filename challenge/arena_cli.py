@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +11,9 @@ import typer
 from rich.table import Table
 
 from chain.errors import ChainError
-from challenge.cli import console, print_verdict
+from challenge.cli import print_verdict
+from challenge.console import console, fail, run, say
 from challenge.demo.story import Story, play
-from challenge.verdict import ExitCode
 from pol.errors import PolError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -42,20 +41,19 @@ def demo(
     """
     try:
         _fresh(out)
-        story = play(out, console.print)
+        story = play(out, say)
     except (PolError, ChainError, OSError) as error:
         if verbose:
             traceback.print_exc()
-        console.print(f"could not run: {error}", style="red")
-        raise typer.Exit(int(ExitCode.CANNOT_RUN)) from error
+        fail(str(error))
     for name in ("alice", "mallory"):
         console.print()
         print_verdict(str(out / name), story.verdicts[name])
     console.print()
     console.print(balance_table(story))
-    console.print("Check them yourself, each in a process of its own that knows nothing of this one:")
-    console.print(f"  challenge verify {out / 'alice'}      (exit code 0)")
-    console.print(f"  challenge verify {out / 'mallory'} --claim {story.claims['alice']}      (exit code 11)")
+    say("Check them yourself, each in a process of its own that knows nothing of this one:")
+    say(f"  challenge verify {out / 'alice'}      (exit code 0)")
+    say(f"  challenge verify {out / 'mallory'} --claim {story.claims['alice']}      (exit code 11)")
 
 
 def balance_table(story: Story) -> Table:
@@ -88,10 +86,4 @@ def _fresh(out: Path) -> None:
 
 def main() -> None:
     """The console script."""
-    try:
-        app()
-    except Exception as error:
-        if "-v" in sys.argv or "--verbose" in sys.argv:
-            traceback.print_exc()
-        console.print(f"could not run: {type(error).__name__}: {error} (-v shows where)", style="red")
-        sys.exit(int(ExitCode.CANNOT_RUN))
+    run(app)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from chain.errors import ChainError
 from challenge.claims import read_claim
+from challenge.console import console, fail, run, say
 from challenge.sampling import DEFAULT_SEGMENTS
 from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome, Verdict
@@ -22,7 +21,6 @@ from challenge.verify import verify
 from pol.errors import PolError, ProofError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 _COLOURS = {Outcome.VERIFIED: "bold green", Outcome.REJECTED: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
 
 
@@ -67,7 +65,7 @@ def verify_command(
             def on_segment(index: int, matched: bool) -> None:
                 progress.advance(task)
                 if not console.is_terminal and not as_json:
-                    console.print(f"replay    segment {index} {'matches' if matched else 'DOES NOT MATCH'}")
+                    say(f"{'replay':<14}segment {index} {'matches' if matched else 'DOES NOT MATCH'}")
 
             verdict = verify(folder, policy, claims=claims, on_segment=on_segment)
     except ProofError as error:  # a proof's own faults are findings; what is left here is a claim that is unsound
@@ -76,7 +74,10 @@ def verify_command(
     except (PolError, ChainError, OSError) as error:
         if verbose:
             traceback.print_exc()
-        _fail(str(error), as_json)
+        if as_json:
+            failure = {"format": "aiarena.error/1", "exit_code": int(ExitCode.CANNOT_RUN), "error": str(error)}
+            print(json.dumps(failure, sort_keys=True))
+        fail(str(error))
     if as_json:
         print(json.dumps(verdict.to_json() | {"proof": str(folder)}, sort_keys=True))
     else:
@@ -84,24 +85,24 @@ def verify_command(
     raise typer.Exit(int(verdict.exit_code))
 
 
-def print_verdict(title: str, verdict: Verdict, out: Console = console) -> None:
+def print_verdict(title: str, verdict: Verdict) -> None:
     """The verdict as people read it: what was checked, what was found, what a pass does not cover, the outcome."""
-    out.print(f"{'proof':<10}{title}")
+    say(f"{'proof':<14}{title}")
     for check, result in verdict.checks:
-        out.print(f"{check:<14}{result}")
+        say(f"{check:<14}{result}")
     for mark in verdict.watermarks:
         owner = "the trainer's own" if mark["own"] else f"of {mark['key_root'][:14]}…"
         found = "found" if mark["found"] else "not found"
-        out.print(f"{'watermark':<14}{owner}: {found}, {mark['matches']}/{mark['trials']} bits, p = 2^{mark['log2_p']}")
+        say(f"{'watermark':<14}{owner}: {found}, {mark['matches']}/{mark['trials']} bits, p = 2^{mark['log2_p']}")
     for finding in verdict.findings:
-        out.print(f"{'REJECTED':<14}{finding.message}", style="red")
+        say(f"{'REJECTED':<14}{finding.message}", "red")
     for line in verdict.undecided:
-        out.print(f"{'UNDECIDED':<14}{line}", style="yellow")
+        say(f"{'UNDECIDED':<14}{line}", "yellow")
     if verdict.strength:
-        out.print(f"{'strength':<14}{verdict.strength}")
+        say(f"{'strength':<14}{verdict.strength}")
     for line in verdict.limits:
-        out.print(f"{'note':<14}{line}", style="dim")
-    out.print(f"{verdict.outcome.value} (exit code {int(verdict.exit_code)})", style=_COLOURS[verdict.outcome])
+        say(f"{'note':<14}{line}", "dim")
+    say(f"{verdict.outcome.value} (exit code {int(verdict.exit_code)})", _COLOURS[verdict.outcome])
 
 
 def _progress() -> Progress:
@@ -127,19 +128,6 @@ def _digest(value: str) -> bytes:
     return bytes.fromhex(value[2:])
 
 
-def _fail(message: str, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"format": "aiarena.error/1", "exit_code": int(ExitCode.CANNOT_RUN), "error": message}))
-    console.print(f"could not run: {message}", style="red")
-    raise typer.Exit(int(ExitCode.CANNOT_RUN))
-
-
 def main() -> None:
-    """The console script; an error nobody foresaw is 'could not run', never a verdict."""
-    try:
-        app()
-    except Exception as error:
-        if "-v" in sys.argv or "--verbose" in sys.argv:
-            traceback.print_exc()
-        console.print(f"could not run: {type(error).__name__}: {error} (-v shows where)", style="red")
-        sys.exit(int(ExitCode.CANNOT_RUN))
+    """The console script."""
+    run(app)

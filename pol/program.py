@@ -54,6 +54,7 @@ def load_program(name: str, expected_digest: bytes, *, trusted: frozenset[bytes]
     that is not built in is one top-level module, with no package whose code would run first. Raises
     :class:`CannotRun`, or :class:`SpecError` for a name that cannot be a program.
     """
+    module_name, attribute = _split(name)
     if name not in BUILT_IN and expected_digest not in trusted:
         raise CannotRun(
             f"program {name} is not built in and not trusted; read its source, "
@@ -65,7 +66,6 @@ def load_program(name: str, expected_digest: bytes, *, trusted: frozenset[bytes]
             f"program {name} here has source digest 0x{found.hex()}, the spec names 0x{expected_digest.hex()}; "
             "install the version the task was published with"
         )
-    module_name, attribute = _split(name)
     program = getattr(importlib.import_module(module_name), attribute, None)
     if program is None:
         raise SpecError(f"program {name}: module {module_name} has no {attribute}")

@@ -65,7 +65,7 @@ class Worker:
     def _dataset(self, path: str | None) -> Dataset:
         dataset = Dataset.from_bytes(Path(path).read_bytes()) if path else built_in(self.spec.dataset)
         if dataset.root != self.spec.dataset_root:
-            raise CannotRun(f"the data set {self.spec.dataset} here is not the committed one; pass the right one")
+            raise CannotRun(f"the data set {self.spec.dataset!r} here is not the committed one; pass the right one")
         if len(dataset) != self.spec.dataset_size:
             raise ProofError(f"spec: dataset_size is {self.spec.dataset_size}, the data set has {len(dataset)} samples")
         return dataset

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from pol.data import Batch, Dataset
-from pol.encoding import Json
+from pol.encoding import Json, float_text
 from pol.errors import SpecError
 from pol.seed import draw
 from pol.state import TrainingState
@@ -120,7 +120,9 @@ def _parse(name: str, kind: str, value: Json) -> bool | int | float:
         return value
     if kind == "float" and isinstance(value, str):
         try:
-            return float.fromhex(value)
-        except (ValueError, OverflowError):
+            number = float.fromhex(value)
+            if float_text(number) == value:  # one value, one spelling
+                return number
+        except (ValueError, OverflowError, SpecError):
             pass
     raise SpecError(f"classifier config: {name} must be a {kind} (floats as float.hex()), found {value!r}")
