@@ -18,7 +18,7 @@ from challenge.sampling import DEFAULT_SEGMENTS
 from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome, Verdict
 from challenge.verify import verify
-from pol.errors import PolError, ProofError
+from pol.errors import PolError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 _COLOURS = {Outcome.VERIFIED: "bold green", Outcome.REJECTED: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
@@ -68,9 +68,6 @@ def verify_command(
                     say(f"{'replay':<14}segment {index} {'matches' if matched else 'DOES NOT MATCH'}")
 
             verdict = verify(folder, policy, claims=claims, on_segment=on_segment)
-    except ProofError as error:  # a proof's own faults are findings; what is left here is a claim that is unsound
-        verdict = Verdict()
-        verdict.reject(ExitCode.MALFORMED, str(error))
     except (PolError, ChainError, OSError) as error:
         if verbose:
             traceback.print_exc()

@@ -28,8 +28,11 @@ def check_run_on_chain(proof: Proof, chain: ArenaClient, verdict: Verdict) -> No
     if here != (task.chain_id, task.arena):
         verdict.reject(ExitCode.ANCHOR, f"the proof is of chain {task.chain_id}, arena {to_hex(task.arena)}")
         return
-    run = read_run(chain, task.task_id, to_checksum_address(proof.spec.trainer))
-    problems = _run_problems(proof, run)
+    trainer = to_checksum_address(proof.spec.trainer)
+    if not chain.arena.run(task.task_id, trainer).registered:
+        verdict.reject(ExitCode.ANCHOR, f"{trainer} has registered no run in task {task.task_id}")
+        return
+    problems = _run_problems(proof, read_run(chain, task.task_id, trainer))
     for problem in problems:
         verdict.reject(ExitCode.ANCHOR, problem)
     if not problems:
@@ -74,6 +77,8 @@ def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
             problems.append("the branch does not leave the trunk where the reference was anchored")
         if (run.mark.value, run.mark.block) != (mark.beta, mark.beta_block):
             problems.append("the watermark's beacon is not the one latched on chain")
+    if mark is None and run.submission is not None:
+        problems.append("the proof shows no model, but the run committed one: only half of it was served")
     if mark and (run.submission is None or run.submission.model_digest not in (None, mark.model_digest)):
         problems.append("the submitted model is not the one committed on chain")
     return problems

@@ -9,7 +9,7 @@ from pol.encoding import Json
 from pol.errors import PolError
 from pol.program import load_program
 from pol.state import from_safetensors
-from pol.tensors import check_finite, tensors_digest
+from pol.tensors import check_values, tensors_digest
 
 FULL_SCORE = 10_000
 
@@ -32,7 +32,7 @@ def score_model(
     runner = load_program(program, program_digest, trusted=trusted)
     try:
         model = from_safetensors(blob, where="submitted model")
-        check_finite(model, where="submitted model")
+        check_values(model, where="submitted model")
         if tensors_digest(model) != promised_digest:
             return 0
         score = runner.evaluate(model, config, dataset)

@@ -99,7 +99,7 @@ def _judge(proof: Proof, results: Iterable[ReplayedSpan], verdict: Verdict) -> N
     matched = 0
     for result in results:
         if result.problem:
-            verdict.reject(ExitCode.REPLAY_MISMATCH, result.problem, result.span.first)
+            _different(proof, result.problem, result.span.first, verdict)
         for segment in result.segments:
             outcomes.append(segment)
             problem = _mismatch(proof, segment)

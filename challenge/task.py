@@ -14,7 +14,8 @@ TASK_FORMAT = "aiarena.task/1"
 class TaskDescription:
     """The program to train, its configuration, and where the public data is (blobs of :class:`pol.data.Dataset`).
 
-    Everything here that matters is bound on chain as well, by digest or root; the description only finds it.
+    Program and data are bound on chain as well, by digest and root. The configuration is what the creator asks for; a
+    run is judged by the spec it registered.
     """
 
     program: str

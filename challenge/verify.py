@@ -22,7 +22,7 @@ from pol.encoding import to_hex
 from pol.errors import CannotRun, ProofError, SpecError
 from pol.proof import Proof, states_of
 from pol.state import Tensors, from_safetensors, model_tensors
-from pol.tensors import check_finite, tensors_digest
+from pol.tensors import check_values, tensors_digest
 from watermark import Evidence, MarkParameters, detect, verify_embedding
 
 MAX_EMBED_CHANGE = 0.25
@@ -57,20 +57,58 @@ def verify(
     except (ProofError, BadSignature) as error:
         verdict.reject(ExitCode.MALFORMED, str(error))
         return verdict
-    if chain is not None and proof.spec.task is not None:
-        check_run_on_chain(proof, chain, verdict)
-    else:
-        verdict.limits.append("anchors not checked: no chain was asked, so the times of the anchors are unproven")
-    if proof.spec.task is None:
-        verdict.limits.append("recorded without a chain: order and initial state could have been ground")
     try:
+        _check_times(proof, chain, verdict)
         initial = replay_sample(folder, proof, policy, verdict, on_segment)
-        _check_branch(proof, states, initial, claims, verdict)
+        own = own_claims(proof, claims, verdict)
+        _check_branch(proof, states, initial, own, verdict)
     except (ProofError, SpecError) as error:
         verdict.reject(ExitCode.MALFORMED, str(error))
         return verdict
-    _check_claims(proof, states, initial, claims, chain, verdict)
+    _check_claims(proof, states, initial, own, foreign_claims(proof, claims), chain, verdict)
     return verdict
+
+
+def own_claims(proof: Proof, claims: Sequence[TiedClaim], verdict: Verdict) -> list[TiedClaim]:
+    """The claims of the proof's own key that are whole and of this branch; a note says why others are ignored.
+
+    Leaves and specs are public once opened, so anybody can hand in a claim in the trainer's name: one with leaves
+    left out, or of another reference, must not speak against the trainer.
+    """
+    mark = proof.submission
+    if mark is None:
+        return []
+    boundary = proof.segments[mark.reference_segment].end_digest
+    own = []
+    for tied in claims:
+        if tied.claim.key_root != _own_root(proof):
+            continue
+        whole = len(tied.claim.leaves) == len(tied.claim.expected)
+        if whole and (tied.claim.beta, tied.reference_digest) == (mark.beta, boundary):
+            own.append(tied)
+        else:
+            verdict.limits.append("a claim of the trainer's own key ignored: not whole, or of another beacon or branch")
+    return own
+
+
+def foreign_claims(proof: Proof, claims: Sequence[TiedClaim]) -> list[TiedClaim]:
+    """The claims of other keys than the proof's own."""
+    return [tied for tied in claims if tied.claim.key_root != _own_root(proof)]
+
+
+def _own_root(proof: Proof) -> bytes | None:
+    return proof.spec.watermark.key_root if proof.spec.watermark else None
+
+
+def _check_times(proof: Proof, chain: ArenaClient | None, verdict: Verdict) -> None:
+    if proof.spec.task is None:
+        verdict.limits.append(
+            "recorded without a chain: order and initial state could have been ground, times are unproven"
+        )
+    elif chain is None:
+        verdict.limits.append("anchors not checked: no chain was asked, so the times of the anchors are unproven")
+    else:
+        check_run_on_chain(proof, chain, verdict)
 
 
 def _check_signature(proof: Proof, verdict: Verdict) -> None:
@@ -96,14 +134,14 @@ def _load_states(folder: Path, proof: Proof) -> dict[str, Tensors]:
         tensors = from_safetensors(_blob(store.get, state.cid), where=where)
         if tensors_digest(tensors) != ends[state.step]:
             raise ProofError(f"{where}: not the state the transcript promises after step {state.step}")
-        check_finite(tensors, where=where)
+        check_values(tensors, where=where)
         loaded[state.cid] = tensors
     if proof.submission:
         where = f"states/{proof.submission.model_cid}"
         model = from_safetensors(_blob(store.get, proof.submission.model_cid), where=where)
         if tensors_digest(model) != proof.submission.model_digest:
             raise ProofError(f"{where}: not the submitted model")
-        check_finite(model, where=where)
+        check_values(model, where=where)
         loaded[proof.submission.model_cid] = model
     return loaded
 
@@ -116,7 +154,7 @@ def _blob(get: Callable[[str], bytes], cid: str) -> bytes:
 
 
 def _check_branch(
-    proof: Proof, states: dict[str, Tensors], initial: Tensors, claims: Sequence[TiedClaim], verdict: Verdict
+    proof: Proof, states: dict[str, Tensors], initial: Tensors, own: Sequence[TiedClaim], verdict: Verdict
 ) -> None:
     """The submitted model must be the trunk's at the branch, moved by nothing but the promised embedding."""
     mark, spec = proof.submission, proof.spec
@@ -131,12 +169,11 @@ def _check_branch(
         verdict.checks.append(("branch", f"the trunk's model after segment {mark.reference_segment}, no watermark"))
         return
     key_root = spec.watermark.key_root
-    own = [tied.claim for tied in claims if tied.claim.key_root == key_root]
-    openings = [leaf for claim in own for leaf in claim.leaves]
+    openings = {leaf.index: leaf for tied in own for leaf in tied.claim.leaves}
     findings = verify_embedding(
         reference,
         model,
-        openings,
+        openings.values(),
         beta=mark.beta,
         key_root=key_root,
         parameters=MarkParameters.from_json(spec.watermark.parameters, where="spec.watermark.parameters"),
@@ -155,46 +192,34 @@ def _check_claims(
     proof: Proof,
     states: dict[str, Tensors],
     initial: Tensors,
-    claims: Sequence[TiedClaim],
+    own: Sequence[TiedClaim],
+    foreign: Sequence[TiedClaim],
     chain: ArenaClient | None,
     verdict: Verdict,
 ) -> None:
     """The trainer's own mark must be in the submitted model, and nobody's who committed earlier may be."""
-    if proof.submission is None or not claims:
+    if proof.submission is None or not (own or foreign):
         return
-    own_root = proof.spec.watermark.key_root if proof.spec.watermark else None
-    tested = [
-        replace(tied.claim, theta_0=model_tensors(initial)) if tied.claim.key_root == own_root else tied.claim
-        for tied in claims
-    ]
+    tested = [replace(tied.claim, theta_0=model_tensors(initial)) for tied in own]
+    tested += [tied.claim for tied in foreign]
     suspects = suspects_of(proof, chain) if chain else 1
     evidence = detect(states[proof.submission.model_cid], tested, suspects=suspects)
-    for tied, found in zip(claims, evidence, strict=True):
-        own = tied.claim.key_root == own_root
+    for number, (tied, found) in enumerate(zip([*own, *foreign], evidence, strict=True)):
+        is_own = number < len(own)
         verdict.watermarks.append(
             {
                 "key_root": to_hex(tied.claim.key_root),
-                "own": own,
+                "own": is_own,
                 "matches": found.matches,
                 "trials": found.trials,
                 "log2_p": round(found.log2_p_corrected, 1),
                 "found": found.accepted,
             }
         )
-        if own:
-            _judge_own(tied, found, proof, verdict)
-        elif found.accepted:
+        if is_own and not found.accepted:
+            verdict.reject(ExitCode.WATERMARK, f"the trainer's own watermark is not in the model ({_odds(found)})")
+        elif not is_own and found.accepted:
             _judge_foreign(tied, found, proof, chain, verdict)
-
-
-def _judge_own(tied: TiedClaim, found: Evidence, proof: Proof, verdict: Verdict) -> None:
-    mark = proof.submission
-    assert mark is not None
-    reference = proof.segments[mark.reference_segment].end_digest
-    if (tied.claim.beta, tied.reference_digest) != (mark.beta, reference):
-        verdict.limits.append("the trainer's own claim is of another beacon or reference than this proof: ignored")
-    elif not found.accepted:
-        verdict.reject(ExitCode.WATERMARK, f"the trainer's own watermark is not in the model ({_odds(found)})")
 
 
 def _judge_foreign(tied: TiedClaim, found: Evidence, proof: Proof, chain: ArenaClient | None, verdict: Verdict) -> None:

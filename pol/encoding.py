@@ -18,6 +18,7 @@ from pol.errors import ProofError, SpecError
 DIGEST_BYTES = 32
 MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_JSON_DEPTH = 32
+MAX_INTEGER = 2**63 - 1
 
 Json: TypeAlias = None | bool | int | str | list["Json"] | dict[str, "Json"]
 
@@ -66,8 +67,12 @@ def float_text(value: float) -> str:
 
 
 def canonical_json(value: Json) -> bytes:
-    """The canonical bytes of ``value``. Raises ``TypeError`` on floats and on anything else JSON does not hold."""
-    _refuse_floats(value)
+    """The canonical bytes of ``value``.
+
+    Raises ``TypeError`` for what JSON does not hold (floats included), ``ValueError`` for integers over 64 bits and
+    unpaired surrogates.
+    """
+    _check_value(value)
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
 
 
@@ -129,17 +134,23 @@ def _depth(data: bytes) -> int:
     return deepest
 
 
-def _refuse_floats(value: Any) -> None:
+def _check_value(value: Any) -> None:
+    """What other languages could not read back the same way is refused: floats, big integers, lone surrogates."""
     if isinstance(value, float):
         raise TypeError("floats are not canonical: encode them with float_text()")
-    if isinstance(value, dict):
+    if isinstance(value, int) and not -MAX_INTEGER <= value <= MAX_INTEGER:
+        raise ValueError("an integer of more than 64 bits")
+    if isinstance(value, str):
+        value.encode("utf-8")
+    elif isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError("object keys must be strings")
-            _refuse_floats(item)
+            _check_value(key)
+            _check_value(item)
     elif isinstance(value, list | tuple):
         for item in value:
-            _refuse_floats(item)
+            _check_value(item)
 
 
 def _reject(token: str) -> None:

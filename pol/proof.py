@@ -196,15 +196,26 @@ class Proof:
         boundaries = {spec.bounds(i)[1] for i in range(spec.segments)}
         if any(state.step not in boundaries for state in self.states):
             raise ProofError(f"{MANIFEST}: a state is stored inside a segment, not at its end")
-        if self.submission and self.submission.reference_segment >= spec.segments:
-            raise ProofError(f"{MANIFEST}: the submission branches off segment {self.submission.reference_segment}")
         self.stored_at(spec.steps)
         self.seed_source.seed(spec)
+        if spec.task is None and (self.seed_source.block or any(a.block or any(a.tx) for a in self.anchors)):
+            raise ProofError(f"{MANIFEST}: a run without a task has no blocks and no transactions")
+        if self.submission:
+            self._check_submission(self.submission)
         named = {state.cid for state in self.states} | ({self.submission.model_cid} if self.submission else set())
         present = {path.stem for path in (folder / STATES).iterdir()}
         if named != present:
             gone, extra = sorted(named - present), sorted(present - named)
             raise ProofError(f"{folder / STATES}: missing {gone}, not named in {MANIFEST} {extra}")
+
+    def _check_submission(self, mark: Submission) -> None:
+        if mark.reference_segment >= self.spec.segments:
+            raise ProofError(f"{MANIFEST}: the submission branches off segment {mark.reference_segment}")
+        self.stored_at(self.spec.bounds(mark.reference_segment)[1])
+        if mark.beta is None and mark.beta_block:
+            raise ProofError(f"{MANIFEST}: a watermark block without a watermark beacon")
+        if mark.beta is not None and self.spec.watermark is None:
+            raise ProofError(f"{MANIFEST}: a watermark beacon, but the spec promises no watermark")
 
 
 def states_of(folder: Path) -> LocalStore:

@@ -20,7 +20,7 @@ from pol.program import load_program
 from pol.proof import Proof, SeedSource, StoredState, states_of
 from pol.spec import TrainingSpec
 from pol.state import Scheduler, Tensors, TrainingState, to_safetensors
-from pol.tensors import tensors_digest
+from pol.tensors import little_endian_bytes, tensors_digest
 from pol.transcript import Anchor, Segment, segment_tree
 
 
@@ -60,6 +60,8 @@ class Recorder:
         anchorer: Anchorer | None = None,
         anchor_every: int | None = None,
     ) -> None:
+        if anchorer is not None and spec.task is None:
+            raise RecordingError("an anchorer needs a spec that names the task whose anchors these are")
         self.spec = spec
         self.out = Path(out)
         self.seed_source = seed_source or SeedSource(kind="chosen", value=secrets.token_bytes(32))
@@ -203,6 +205,6 @@ class Recorder:
 
 
 def _equal(mine: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    if mine is None or other is None or mine.dtype != other.dtype:
+    if mine is None or other is None or (mine.dtype, mine.shape) != (other.dtype, other.shape):
         return False
-    return torch.equal(mine, other)
+    return little_endian_bytes(mine) == little_endian_bytes(other)

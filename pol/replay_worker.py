@@ -74,8 +74,17 @@ class Worker:
         if not span["start"]:
             return None
         loaded = from_safetensors(Path(span["start"]).read_bytes(), where="start state")
-        state.restore(loaded, seed=self.seed, step=self.spec.bounds(span["first"])[0])
+        step = self.spec.bounds(span["first"])[0]
+        state.restore(loaded, layout=self._layout(), seed=self.seed, step=step)
         return loaded
+
+    def _layout(self) -> Tensors:
+        """A state as the program captures it after a step: what names, dtypes and shapes a stored state must have."""
+        state = self.program.build(self.spec.config, self.seed)
+        state.key_generators(self.seed)
+        self.program.train_step(state, self.dataset.batch(self.order.batch(0)))
+        state.step = 1
+        return state.capture(self.seed)
 
 
 def emit(span: dict[str, Any], index: int, tensors: Tensors) -> None:

@@ -21,7 +21,7 @@ from torch import nn
 from pol.encoding import Json, canonical_json, float_text
 from pol.errors import ProofError, SpecError
 from pol.machine import seed_everything
-from pol.tensors import check_finite
+from pol.tensors import check_values, little_endian_bytes
 
 Tensors = dict[str, torch.Tensor]
 
@@ -69,35 +69,38 @@ class TrainingState:
     def scalars(self) -> Json:
         """Hyper-parameters, schedule and step as canonical JSON: what the program decides, never the prover."""
         groups = self.optimizer.state_dict()["param_groups"]
-        schedule = self.scheduler.state_dict() if self.scheduler else None
+        schedule = self.scheduler.state_dict() if self.scheduler else {}
         return {
             "step": self.step,
             "optimizer": type(self.optimizer).__name__,
             "param_groups": _plain(groups),
             "scheduler": type(self.scheduler).__name__ if self.scheduler else None,
-            "schedule": _plain(schedule),
+            # torch keeps notes of its own there, which change from version to version and decide nothing
+            "schedule": _plain({name: value for name, value in schedule.items() if not name.startswith("_")}),
         }
 
-    def restore(self, tensors: Mapping[str, torch.Tensor], *, seed: bytes, step: int) -> None:
-        """Continue from ``tensors``, captured after ``step`` steps, in a freshly built state.
+    def restore(
+        self, tensors: Mapping[str, torch.Tensor], *, layout: Mapping[str, torch.Tensor], seed: bytes, step: int
+    ) -> None:
+        """Continue from ``tensors``, captured after ``step`` >= 1 steps, in a freshly built state.
+
+        ``layout`` is a state that the program itself captured after a step: ``tensors`` must have its names, dtypes
+        and shapes (``scalars`` may differ in length).
 
         Only learned numbers are taken from ``tensors``. Hyper-parameters, the schedule and the generators are
         worked out from the program and the seed, and ``tensors`` must agree with them: a prover cannot smuggle a
         learning rate in. Raises :class:`ProofError` naming the first thing that disagrees.
         """
-        check_finite(tensors, where=f"state after step {step}")
-        model = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
-        _same_shapes(self.model.state_dict(), model)
-        self.model.load_state_dict({name: value.clone() for name, value in model.items()})
+        where = f"state after step {step}"
+        check_values(tensors, where=where)
+        _check_layout(layout, tensors, where=where)
+        self.model.load_state_dict({name: value.clone() for name, value in model_tensors(tensors).items()})
         self._restore_optimizer(tensors)
         self.advance_schedule(step)
         mine = self.capture(seed)
-        if set(mine) != set(tensors):
-            other = sorted(set(mine) ^ set(tensors))[:3]
-            raise ProofError(f"state after step {step}: other tensors than the program's: {other}")
         for name, value in mine.items():
-            if value.dtype != tensors[name].dtype or not torch.equal(value, tensors[name]):
-                raise ProofError(f"state after step {step}: {name} is not what the program and the seed give")
+            if little_endian_bytes(value) != little_endian_bytes(tensors[name]):
+                raise ProofError(f"{where}: {name} is not what the program and the seed give")
 
     def advance_schedule(self, step: int) -> None:
         """Bring a freshly built state's schedule to ``step``: schedules depend on the step alone, never on the data."""
@@ -110,19 +113,11 @@ class TrainingState:
         self.step = step
 
     def _restore_optimizer(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        slots: dict[int, dict[str, torch.Tensor]] = {}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         for name, value in tensors.items():
             if name.startswith("optimizer/"):
                 _, index, slot = name.split("/", 2)
-                slots.setdefault(int(index) if index.isdigit() else -1, {})[slot] = value.clone()
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for number, values in slots.items():
-            if not 0 <= number < len(parameters):
-                raise ProofError(f"optimizer state for parameter {number}, but the program has {len(parameters)}")
-            for slot, value in values.items():
-                if value.dim() and value.shape != parameters[number].shape:
-                    raise ProofError(f"optimizer/{number}/{slot} has shape {tuple(value.shape)}, not its parameter's")
-            self.optimizer.state[parameters[number]] = values
+                self.optimizer.state[parameters[int(index)]][slot] = value.clone()
 
 
 def model_tensors(tensors: Mapping[str, torch.Tensor]) -> Tensors:
@@ -173,9 +168,9 @@ def _plain(value: Any) -> Json:
     raise SpecError(f"a {type(value).__name__} among the hyper-parameters cannot be bound: use numbers and strings")
 
 
-def _same_shapes(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    if set(expected) != set(found):
-        raise ProofError(f"model tensors differ from the program's: {sorted(set(expected) ^ set(found))[:3]}")
-    for name, value in expected.items():
-        if value.shape != found[name].shape or value.dtype != found[name].dtype:
-            raise ProofError(f"model/{name}: shape or dtype differs from the program's")
+def _check_layout(layout: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], *, where: str) -> None:
+    if set(layout) != set(found):
+        raise ProofError(f"{where}: other tensors than the program's: {sorted(set(layout) ^ set(found))[:3]}")
+    for name, value in layout.items():
+        if value.dtype != found[name].dtype or (name != "scalars" and value.shape != found[name].shape):
+            raise ProofError(f"{where}: {name} has another dtype or shape than the program's")

@@ -12,6 +12,8 @@ from pol.errors import ProofError
 from pol.merkle import leaf_digest, merkle_root
 
 BLOCK_BYTES = 16 * 1024
+MAX_NAME_BYTES = 1024
+MAX_DIMENSIONS = 64
 BLOCK_DOMAIN = "aiarena/tensor-block/v1"
 TENSOR_DOMAIN = "aiarena/named-tensor/v1"
 
@@ -35,6 +37,8 @@ def tensor_header(name: str, tensor: torch.Tensor) -> bytes:
     if tensor.dtype not in DTYPES:
         raise ProofError(f"tensor {name}: dtype {tensor.dtype} has no canonical bytes")
     label, kind = name.encode("utf-8"), DTYPES[tensor.dtype].encode("ascii")
+    if len(label) > MAX_NAME_BYTES or tensor.dim() > MAX_DIMENSIONS:
+        raise ProofError(f"tensor {name[:40]!r}: its name or its number of dimensions is over the limit")
     parts = [struct.pack(">H", len(label)), label, struct.pack(">B", len(kind)), kind]
     parts += [struct.pack(">B", tensor.dim()), *(u64(size) for size in tensor.shape)]
     return b"".join(parts)
@@ -83,11 +87,14 @@ def table_digest(table: Sequence[tuple[bytes, bytes]]) -> bytes:
     return merkle_root([leaf_digest(TENSOR_DOMAIN, i, root + header) for i, (header, root) in enumerate(table)])
 
 
-def check_finite(tensors: Mapping[str, torch.Tensor], *, where: str) -> None:
-    """Insist that every floating-point element is finite; :class:`ProofError` names the first tensor that is not.
+def check_values(tensors: Mapping[str, torch.Tensor], *, where: str) -> None:
+    """Insist on finite floating-point elements and on booleans that are 0 or 1; :class:`ProofError` names the tensor.
 
-    A distance to NaN compares as false with everything, so non-finite values must never reach a comparison.
+    A distance to NaN compares as false with everything, and a boolean byte of 2 equals one of 1 everywhere but in
+    the digest, so neither may ever reach a comparison.
     """
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ProofError(f"{where}: tensor {name} holds NaN or infinity")
+            raise ProofError(f"{where}: tensor {name!r} holds NaN or infinity")
+        if tensor.dtype is torch.bool and max(little_endian_bytes(tensor), default=0) > 1:
+            raise ProofError(f"{where}: tensor {name!r} holds a boolean that is neither 0 nor 1")

@@ -35,7 +35,8 @@ from watermark.carrier import MarkParameters
 from watermark.key import MAX_LEAVES, LeafOpening, WatermarkKey
 from watermark.mlp import State, read_mlp
 
-CLAIM_FORMAT: Final = "aiarena/watermark-claim/v1"
+CLAIM_FORMAT: Final = "aiarena.watermark-claim/1"
+CLAIM_DOMAIN: Final = "aiarena/watermark-claim/v1"
 OPENING_DOMAIN: Final = "aiarena/watermark-opening/v1"
 MAX_REFERENCE_BYTES: Final = 1 << 30
 CLAIM_FILE: Final = "claim.json"
@@ -95,7 +96,7 @@ class Claim:
     @property
     def digest(self) -> bytes:
         """The digest of ``claim.json`` (32 bytes), which binds theta_ref too: the evidence digest of an accusation."""
-        return digest(CLAIM_FORMAT, canonical_json(self._to_json()))
+        return digest(CLAIM_DOMAIN, canonical_json(self._to_json()))
 
     def check(self) -> None:
         """Raise :class:`ProofError` unless the claim is well formed and every opened leaf is in the key.

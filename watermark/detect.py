@@ -50,13 +50,11 @@ def count_matches(weight: Array, claim: Claim) -> int:
 
 def _test(suspect: tuple[Layer, ...], claim: Claim, tests: int) -> Evidence:
     trials = len(claim.expected)
-    reason = _void(claim)
-    if reason is None:
-        try:
-            return Evidence(_matches(suspect, claim), trials, tests)
-        except SpecError as error:
-            reason = str(error)
-    return Evidence(0, trials, tests, void=reason)
+    try:
+        reason = _void(claim)
+        return Evidence(0 if reason else _matches(suspect, claim), trials, tests, void=reason)
+    except SpecError as error:
+        return Evidence(0, trials, tests, void=str(error))
 
 
 def _void(claim: Claim) -> str | None:

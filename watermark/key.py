@@ -27,7 +27,7 @@ require_ours()
 
 LEAF_DOMAIN: Final = "aiarena/watermark-leaf/v1"
 SECRET_INFO: Final = b"aiarena/watermark-leaf-secret/v1"
-KEY_FORMAT: Final = "aiarena/watermark-key/v1"
+KEY_FORMAT: Final = "aiarena.watermark-key/1"
 SECRET_BYTES: Final = 32
 MAX_LEAVES: Final = 1 << 16
 _MAX_KEY_FILE: Final = 4096

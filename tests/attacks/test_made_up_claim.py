@@ -83,6 +83,26 @@ def test_with_a_chain_the_claim_is_ignored(story: Story, made_up: TiedClaim) -> 
     assert any("ignored" in note for note in verdict.limits)
 
 
+@pytest.mark.parametrize("kept", [0, 255])
+def test_leaves_left_out_of_a_copied_claim_do_not_speak_against_its_owner(story: Story, kept: int) -> None:
+    """Opened leaves are public: anybody can hand in Alice's own claim with some of them missing."""
+    alices = read_claim(story.claims["alice"])
+    maimed = replace(alices, claim=replace(alices.claim, leaves=alices.claim.leaves[:kept]))
+    for chain in (None, story.setting.clients["vera"]):
+        verdict = verify(story.runs / "alice", Policy(segments=[0]), claims=[maimed, alices], chain=chain)
+        assert verdict.exit_code is ExitCode.VERIFIED
+        assert any("not whole" in note for note in verdict.limits)
+
+
+def test_two_claims_of_the_owner_may_share_leaves(story: Story) -> None:
+    alices = read_claim(story.claims["alice"])
+    first = alices.claim.groups[:3]
+    leaves = tuple(leaf for leaf in alices.claim.leaves if leaf.index // DEFAULT_PARAMETERS.leaves in first)
+    part = replace(alices, claim=replace(alices.claim, groups=first, leaves=leaves))
+    verdict = verify(story.runs / "alice", Policy(segments=[0]), claims=[part, alices])
+    assert not [finding for finding in verdict.findings if finding.code is ExitCode.MALFORMED]
+
+
 def test_the_honest_twin_convicts(story: Story) -> None:
     claim, chain = read_claim(story.claims["alice"]), story.setting.clients["vera"]
     verdict = verify(story.runs / "mallory", Policy(segments=[0]), claims=[claim], chain=chain)

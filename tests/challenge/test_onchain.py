@@ -57,13 +57,18 @@ def other_model(proof: Proof) -> Proof:
     return replace(proof, submission=replace(proof.submission, model_digest=bytes(32)))
 
 
+def only_half(proof: Proof) -> Proof:
+    """The trunk alone: a cheap honest run would hide a stolen model."""
+    return replace(proof, submission=None)
+
+
 def other_steps(proof: Proof) -> Proof:
     return replace(proof, spec=replace(proof.spec, steps=230))
 
 
 @pytest.mark.parametrize(
     "change",
-    [other_block, other_transaction, other_beacon, other_mark, other_branch, other_model, other_steps],
+    [other_block, other_transaction, other_beacon, other_mark, other_branch, other_model, other_steps, only_half],
     ids=lambda change: change.__name__,
 )
 def test_what_is_not_on_chain_is_an_anchor_finding(story: Story, change: Callable[[Proof], Proof]) -> None:
@@ -78,6 +83,31 @@ def test_a_spec_outside_the_tasks_terms_is_malformed(story: Story) -> None:
     verdict = on_chain(story, replace(proof, spec=spec))
     assert any("machine class" in finding.message for finding in verdict.findings)
     assert verdict.exit_code is ExitCode.MALFORMED
+
+
+def test_serving_the_trunk_without_the_model_is_no_pass(story: Story, tmp_path: Path) -> None:
+    """The whole path, signed: a thief trains a cheap trunk honestly and shows only that."""
+    folder = Path(shutil.copytree(story.runs / "bob", tmp_path / "bob"))
+    proof = Proof.read(folder)
+    (folder / "states" / f"{proof.submission.model_cid}.safetensors").unlink()
+    half = replace(proof, submission=None, signature=None)
+    replace(half, signature=sign_proof(half, story.setting.clients["bob"].account)).write(folder)
+    verdict = verify(folder, ONE, chain=story.setting.clients["vera"])
+    assert verdict.exit_code is ExitCode.ANCHOR and "only half" in verdict.findings[0].message
+
+
+def test_a_run_nobody_registered_is_an_anchor_finding(story: Story) -> None:
+    proof = Proof.read(story.runs / "alice")
+    verdict = on_chain(story, replace(proof, spec=replace(proof.spec, trainer=b"\1" * 20)))
+    assert verdict.exit_code is ExitCode.ANCHOR and "no run" in verdict.findings[0].message
+
+
+def test_a_malformed_machine_is_malformed_with_a_chain_too(story: Story, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(story.runs / "bob", tmp_path / "bob"))
+    proof = Proof.read(folder)
+    broken = replace(proof, spec=replace(proof.spec, machine={}), signature=None)
+    replace(broken, signature=sign_proof(broken, story.setting.clients["bob"].account)).write(folder)
+    assert verify(folder, ONE, chain=story.setting.clients["vera"]).exit_code is ExitCode.MALFORMED
 
 
 def test_late_anchors_signed_by_their_trainer_exit_13(story: Story, tmp_path: Path) -> None:

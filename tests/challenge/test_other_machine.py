@@ -40,6 +40,19 @@ def test_a_mismatch_elsewhere_is_inconclusive(dishonest_run: Path, elsewhere: No
     assert not verdict.findings and "capability: another" in verdict.undecided[0]
 
 
+def test_a_state_that_another_build_lays_out_differently_is_inconclusive_elsewhere(
+    honest_run: Path, elsewhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*arguments, **options):
+        results = replay(*arguments, **options)
+        results[-1].problem, results[-1].segments = "other tensors than the program's", []
+        return results
+
+    replay = segments.replay
+    monkeypatch.setattr(segments, "replay", refused)
+    assert verify(honest_run, Policy(segments=[3])).exit_code is ExitCode.INCONCLUSIVE
+
+
 def test_the_same_mismatch_here_is_a_rejection(dishonest_run: Path) -> None:
     assert verify(dishonest_run, Policy(segments=None)).exit_code is ExitCode.REPLAY_MISMATCH
 

@@ -126,6 +126,14 @@ def state_between(proof: Proof) -> Proof:
     return replace(proof, states=(replace(proof.states[0], step=15), *proof.states[1:]))
 
 
+def block_without_task(proof: Proof) -> Proof:
+    return replace(proof, anchors=(replace(proof.anchors[0], block=5), *proof.anchors[1:]))
+
+
+def seed_block_without_task(proof: Proof) -> Proof:
+    return replace(proof, seed_source=replace(proof.seed_source, block=5))
+
+
 def beacon_without_task(proof: Proof) -> Proof:
     return replace(proof, seed_source=SeedSource(kind="beacon", value=bytes(32)))
 
@@ -134,7 +142,8 @@ def beacon_without_task(proof: Proof) -> Proof:
     "change",
     [
         drop_tail, swap_segments, break_continuity, shorten_segment, change_root, drop_anchor, overlap_anchors,
-        forget_state, forget_last_state, state_between, beacon_without_task,
+        forget_state, forget_last_state, state_between, beacon_without_task, block_without_task,
+        seed_block_without_task,
     ],
     ids=lambda change: change.__name__,
 )  # fmt: skip
@@ -160,6 +169,15 @@ def test_sealing_adds_the_model_once(folder: Path) -> None:
     assert sealed.manifest_digest != before.manifest_digest
     with pytest.raises(RecordingError, match="already sealed"):
         seal(folder, submission, blob, None)
+
+
+@pytest.mark.parametrize(
+    "change", [{"reference_segment": 4}, {"reference_segment": 2}, {"beta": bytes(32)}, {"beta_block": 3}], ids=str
+)
+def test_impossible_branches_are_refused(folder: Path, change: dict) -> None:
+    submission, blob = trunk_submission(folder)
+    with pytest.raises(ProofError):
+        seal(folder, replace(submission, **change), blob, None)
 
 
 def test_sealing_another_model_is_refused_and_changes_nothing(folder: Path) -> None:

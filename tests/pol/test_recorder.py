@@ -12,6 +12,8 @@ from pol import Proof, Recorder, SeedSource
 from pol.data import Dataset, digits
 from pol.errors import RecordingError
 from pol.proof import MANIFEST, TRANSCRIPT
+from pol.recorder import NoChain
+from pol.spec import TaskRef
 from pol.transcript import Anchor
 from tests.runs import SEED, record, small_spec
 
@@ -51,14 +53,15 @@ def test_another_seed_gives_another_run(tmp_path: Path, honest_run: Path, train_
 
 
 def test_anchors_are_made_as_training_goes_on(tmp_path: Path, train_set: Dataset) -> None:
-    spec, calls = small_spec(train_set), []
+    spec, calls = replace(small_spec(train_set), task=TaskRef(chain_id=1, arena=bytes(20), task_id=1)), []
+    beacon = SeedSource(kind="beacon", value=SEED, block=1)
 
     class Clerk:
         def anchor(self, first: int, count: int, root: bytes) -> Anchor:
             calls.append((first, count, state.step))
             return Anchor(first=first, count=count, root=root, block=len(calls), tx=bytes(32))
 
-    with Recorder(spec, tmp_path / "proof", seed_source=CHOSEN, anchorer=Clerk(), anchor_every=2) as recorder:
+    with Recorder(spec, tmp_path / "proof", seed_source=beacon, anchorer=Clerk(), anchor_every=2) as recorder:
         state = recorder.program.build(spec.config, recorder.seed)
         recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
         for batch in recorder.batches(train_set):
@@ -66,6 +69,11 @@ def test_anchors_are_made_as_training_goes_on(tmp_path: Path, train_set: Dataset
             state.step += 1
     assert calls == [(0, 2, 19), (2, 2, 39)]
     assert [anchor.block for anchor in Proof.read(tmp_path / "proof").anchors] == [1, 2]
+
+
+def test_an_anchorer_without_a_task_is_refused(tmp_path: Path, train_set: Dataset) -> None:
+    with pytest.raises(RecordingError, match="task"):
+        Recorder(small_spec(train_set), tmp_path / "proof", anchorer=NoChain())
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_everything_a_step_needs_is_captured(trained: tuple[TrainingState, Tenso
 def test_restored_states_continue_bit_for_bit(trained: tuple[TrainingState, Tensors], train_set: Dataset) -> None:
     state, tensors = trained
     copy = fresh(train_set)
-    copy.restore(from_safetensors(to_safetensors(tensors), where="test"), seed=SEED, step=STEPS)
+    copy.restore(from_safetensors(to_safetensors(tensors), where="test"), layout=tensors, seed=SEED, step=STEPS)
     assert tensors_digest(copy.capture(SEED)) == tensors_digest(tensors)
     batch = train_set.batch(range(32))
     for each in (state, copy):
@@ -55,7 +55,7 @@ def test_restoring_does_not_share_memory(trained: tuple[TrainingState, Tensors],
     """An optimizer that aliases the loaded tensors would corrupt the start state of the next replay."""
     tensors, before = trained[1], tensors_digest(trained[1])
     copy = fresh(train_set)
-    copy.restore(tensors, seed=SEED, step=STEPS)
+    copy.restore(tensors, layout=tensors, seed=SEED, step=STEPS)
     ImageClassifier().train_step(copy, train_set.batch(range(32)))
     assert tensors_digest(tensors) == before
 
@@ -88,13 +88,37 @@ def other_shape(tensors: Tensors) -> None:
     tensors["optimizer/0/exp_avg"] = torch.zeros(3, 3)
 
 
+def odd_names(tensors: Tensors) -> None:
+    for name in ("optimizer/x", "optimizer/\u00b2/exp_avg", "optimizer", "model/", "\x1b[2J"):
+        tensors[name] = torch.zeros(1)
+
+
+def missing_slot(tensors: Tensors) -> None:
+    del tensors["optimizer/0/exp_avg_sq"]
+
+
+def double_moment(tensors: Tensors) -> None:
+    tensors["optimizer/0/exp_avg"] = tensors["optimizer/0/exp_avg"].double()
+
+
 def other_dtype(tensors: Tensors) -> None:
     tensors["model/layers.0.bias"] = tensors["model/layers.0.bias"].double()
 
 
 @pytest.mark.parametrize(
     "tamper",
-    [smuggle_rate, poison, other_generator, extra, missing, other_shape, other_dtype],
+    [
+        smuggle_rate,
+        poison,
+        other_generator,
+        extra,
+        missing,
+        other_shape,
+        other_dtype,
+        odd_names,
+        missing_slot,
+        double_moment,
+    ],
     ids=lambda f: f.__name__,
 )
 def test_what_the_program_decides_is_not_taken_from_the_state(
@@ -103,13 +127,13 @@ def test_what_the_program_decides_is_not_taken_from_the_state(
     tensors = {name: value.clone() for name, value in trained[1].items()}
     tamper(tensors)
     with pytest.raises(ProofError):
-        fresh(train_set).restore(tensors, seed=SEED, step=STEPS)
+        fresh(train_set).restore(tensors, layout=trained[1], seed=SEED, step=STEPS)
 
 
 def test_another_step_or_seed_is_refused(trained: tuple[TrainingState, Tensors], train_set: Dataset) -> None:
     for seed, step in ((SEED, STEPS + 1), (bytes(32), STEPS)):
         with pytest.raises(ProofError):
-            fresh(train_set).restore(trained[1], seed=seed, step=step)
+            fresh(train_set).restore(trained[1], layout=trained[1], seed=seed, step=step)
 
 
 def test_model_tensors_have_their_own_names(trained: tuple[TrainingState, Tensors]) -> None:

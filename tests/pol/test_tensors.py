@@ -13,7 +13,7 @@ from pol.tensors import (
     BLOCK_BYTES,
     BLOCK_DOMAIN,
     DTYPES,
-    check_finite,
+    check_values,
     little_endian_bytes,
     table_digest,
     tensor_header,
@@ -93,10 +93,26 @@ def test_the_table_leads_to_the_digest(state: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_non_finite_values_are_found(dtype: torch.dtype, bad: float) -> None:
     value = torch.zeros(5, dtype=dtype)
-    check_finite({"w": value}, where="test")
+    check_values({"w": value}, where="test")
     value[3] = bad
-    with pytest.raises(ProofError, match="tensor w"):
-        check_finite({"w": value}, where="test")
+    with pytest.raises(ProofError, match="tensor 'w'"):
+        check_values({"w": value}, where="test")
+
+
+def test_booleans_are_zero_or_one() -> None:
+    """A byte of 2 compares equal to one of 1, but has another digest."""
+    odd = torch.tensor([2], dtype=torch.uint8).view(torch.bool)
+    check_values({"w": torch.tensor([True, False])}, where="test")
+    with pytest.raises(ProofError, match="boolean"):
+        check_values({"w": odd}, where="test")
+
+
+def test_names_and_dimensions_have_limits() -> None:
+    tensor_root("n" * 1024, torch.zeros(1))
+    with pytest.raises(ProofError, match="limit"):
+        tensor_root("n" * 1025, torch.zeros(1))
+    with pytest.raises(ProofError, match="limit"):
+        tensor_root("n", torch.zeros([1] * 65))
 
 
 def test_a_dtype_without_canonical_bytes_is_refused() -> None:

@@ -123,7 +123,7 @@ def test_a_broken_key_file_is_refused_and_a_missing_one_is_named(tmp_path: Path)
         good[:-1],
         good + b" ",
         good.replace(b"12", b"0"),
-        good.replace(b"key/v1", b"key/v2"),
+        good.replace(b"key/1", b"key/2"),
         b" " * 9999,
     ):
         path.write_bytes(bad)
