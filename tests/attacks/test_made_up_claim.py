@@ -57,7 +57,7 @@ def made_up(story: Story, tmp_path: Path) -> TiedClaim:
     reference["layers.1.bias"] = model["layers.1.bias"][rows]
     reference["layers.2.weight"] = model["layers.2.weight"][:, rows]
     noise = torch.randn(model[CARRIER].shape, generator=torch.Generator().manual_seed(0))
-    reference[CARRIER] = 0.3 * model[CARRIER][rows] + 0.95 * noise * model[CARRIER].std()
+    reference[CARRIER] = noise * model[CARRIER].std()  # its own carrier must not match, or the claim is void
     claim = Claim.make(key, beta, DEFAULT_PARAMETERS, GROUPS, reference)
     promise = WatermarkPromise(key_root=key.root, parameters=DEFAULT_PARAMETERS.to_json())
     state = {f"model/{name}": value for name, value in reference.items()} | {"scalars": torch.zeros(1)}
