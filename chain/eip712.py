@@ -1,18 +1,12 @@
-"""EIP-712: the trainer's signature under a proof's manifest.
-
-``digest = keccak256(0x19 0x01 || domainSeparator || structHash)`` as the standard says. The one type signed here is
-``ProofManifest``; the general functions are public so that the standard's own example checks them.
-"""
+"""EIP-712: the trainer's signature under a proof's manifest, encoded and signed by eth-account."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eth_abi.abi import encode
-from eth_keys.datatypes import Signature
+import eth_account
+from eth_account.messages import SignableMessage, encode_typed_data
 from eth_keys.exceptions import BadSignature as KeysBadSignature
-from eth_typing import Hash32
 from eth_utils.address import to_canonical_address
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
@@ -20,10 +14,14 @@ from eth_utils.exceptions import ValidationError
 from chain.accounts import Account
 from chain.errors import BadSignature
 
-DOMAIN_TYPE = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
-MANIFEST_TYPE = (
-    "ProofManifest(uint256 taskId,address trainer,bytes32 specDigest,bytes32 transcriptDigest,"
-    "bytes32 modelDigest,bytes32 manifestDigest)"
+PRIMARY_TYPE = "ProofManifest"
+FIELDS = (
+    ("uint256", "taskId"),
+    ("address", "trainer"),
+    ("bytes32", "specDigest"),
+    ("bytes32", "transcriptDigest"),
+    ("bytes32", "modelDigest"),
+    ("bytes32", "manifestDigest"),
 )
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 SIGNATURE_BYTES = 65
@@ -38,11 +36,6 @@ class Domain:
     name: str = "AIArena"
     version: str = "1"
 
-    def separator(self) -> bytes:
-        """The domain separator (32 bytes)."""
-        values = (keccak(text=self.name), keccak(text=self.version), self.chain_id, self.verifying_contract)
-        return struct_digest(DOMAIN_TYPE, ("bytes32", "bytes32", "uint256", "address"), values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestMessage:
@@ -55,24 +48,27 @@ class ManifestMessage:
     model_digest: bytes
     manifest_digest: bytes
 
-    def struct_digest(self) -> bytes:
-        """``hashStruct`` of the message (32 bytes)."""
-        types = ("uint256", "address", "bytes32", "bytes32", "bytes32", "bytes32")
-        digests = (self.spec_digest, self.transcript_digest, self.model_digest, self.manifest_digest)
-        return struct_digest(MANIFEST_TYPE, types, (self.task_id, self.trainer, *digests))
+
+def typed_data(domain: Domain, message: ManifestMessage) -> SignableMessage:
+    """The message as EIP-712 encodes it: ``header`` is the domain separator, ``body`` the struct's digest."""
+    digests = (message.spec_digest, message.transcript_digest, message.model_digest, message.manifest_digest)
+    values = (message.task_id, message.trainer, *digests)
+    return encode_typed_data(
+        domain_data={
+            "name": domain.name,
+            "version": domain.version,
+            "chainId": domain.chain_id,
+            "verifyingContract": domain.verifying_contract,
+        },
+        message_types={PRIMARY_TYPE: [{"name": name, "type": kind} for kind, name in FIELDS]},
+        message_data={name: value for (_, name), value in zip(FIELDS, values, strict=True)},
+    )
 
 
-def struct_digest(type_text: str, types: Sequence[str], values: Sequence[object]) -> bytes:
-    """``keccak256(typeHash || encodeData)``: strings, bytes and nested structs are passed as their 32-byte digests."""
-    for kind, value in zip(types, values, strict=True):
-        if kind == "bytes32" and not (isinstance(value, bytes) and len(value) == 32):
-            raise ValueError(f"{type_text.split('(', maxsplit=1)[0]}: a digest is not 32 bytes")
-    return keccak(keccak(text=type_text) + encode(types, values))
-
-
-def signing_digest(domain: Domain, struct: bytes) -> bytes:
-    """The 32 bytes that are signed for a struct digest in a domain."""
-    return keccak(b"\x19\x01" + domain.separator() + struct)
+def signing_digest(domain: Domain, message: ManifestMessage) -> bytes:
+    """The 32 bytes that are signed: ``keccak256(0x19 0x01 || domainSeparator || structHash)``."""
+    signable = typed_data(domain, message)
+    return keccak(b"\x19" + signable.version + signable.header + signable.body)
 
 
 def sign_manifest(account: Account, domain: Domain, message: ManifestMessage) -> bytes:
@@ -80,8 +76,7 @@ def sign_manifest(account: Account, domain: Domain, message: ManifestMessage) ->
     trainer's message."""
     if to_canonical_address(account.address) != to_canonical_address(message.trainer):
         raise ValueError(f"the message names trainer {message.trainer}, the account is {account.address}")
-    signed = account.unsafe_sign_hash(Hash32(signing_digest(domain, message.struct_digest())))
-    return bytes(signed.signature)
+    return bytes(account.sign_message(typed_data(domain, message)).signature)
 
 
 def recover_manifest(signature: bytes, domain: Domain, message: ManifestMessage) -> str:
@@ -92,12 +87,9 @@ def recover_manifest(signature: bytes, domain: Domain, message: ManifestMessage)
     """
     r, s, v = _canonical(signature)
     try:
-        key = Signature(vrs=(v - 27, r, s)).recover_public_key_from_msg_hash(
-            signing_digest(domain, message.struct_digest())
-        )
+        return str(eth_account.Account.recover_message(typed_data(domain, message), vrs=(v, r, s)))
     except (KeysBadSignature, ValidationError) as error:
         raise BadSignature("the manifest's signature recovers no key: sign the manifest again") from error
-    return str(key.to_checksum_address())
 
 
 def _canonical(signature: bytes) -> tuple[int, int, int]:

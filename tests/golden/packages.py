@@ -23,7 +23,7 @@ from chain.commitments import (
     submission_commitment,
     vote_commitment,
 )
-from chain.eip712 import recover_manifest, signing_digest
+from chain.eip712 import recover_manifest, signing_digest, typed_data
 from challenge.dispute import _nothing_to_replay
 from challenge.segments import _judge
 from challenge.signing import manifest_domain, manifest_message, sign_proof
@@ -168,9 +168,9 @@ def _signed_manifest(value: dict) -> dict:
         "spec_digest": to_hex(proof.spec.digest),
         "transcript_digest": to_hex(proof.transcript_digest),
         "manifest_digest": to_hex(proof.manifest_digest),
-        "domain_separator": to_hex(domain.separator()),
-        "struct_digest": to_hex(message.struct_digest()),
-        "signing_digest": to_hex(signing_digest(domain, message.struct_digest())),
+        "domain_separator": to_hex(typed_data(domain, message).header),
+        "struct_digest": to_hex(typed_data(domain, message).body),
+        "signing_digest": to_hex(signing_digest(domain, message)),
         "signature": to_hex(signature),
     }
 
