@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import traceback
 from pathlib import Path
 from typing import Annotated
@@ -52,8 +54,9 @@ def demo(
     console.print()
     console.print(balance_table(story))
     say("Check them yourself, each in a process of its own that knows nothing of this one:")
-    say(f"  challenge verify {out / 'alice'}      (exit code 0)")
-    say(f"  challenge verify {out / 'mallory'} --claim {story.claims['alice']}      (exit code 11)")
+    command = _challenge_command()
+    say(f"  {command} verify {out / 'alice'}      (exit code 0)")
+    say(f"  {command} verify {out / 'mallory'} --claim {story.claims['alice']}      (exit code 11)")
 
 
 def balance_table(story: Story) -> Table:
@@ -69,6 +72,12 @@ def balance_table(story: Story) -> Table:
     table.add_row("sum", _tokens(sum(story.before.values())), _tokens(sum(story.after.values())), "")
     table.add_row("supply", _tokens(story.supply_before), _tokens(story.supply_after), f"{-burned / WEI:+,.2f} burned")
     return table
+
+
+def _challenge_command() -> str:
+    """How to type ``challenge`` here: its name if the shell finds it, else its path beside this interpreter."""
+    beside = Path(os.path.relpath(Path(sys.executable).parent / "challenge"))
+    return "challenge" if shutil.which("challenge") else str(beside)
 
 
 def _tokens(wei: int) -> str:

@@ -40,6 +40,12 @@ def test_the_thiefs_proof_is_a_replay_mismatch(story: Story) -> None:
     assert mark["found"] and not mark["own"] and mark["log2_p"] <= -64
 
 
+def test_the_trainers_own_claim_opens_the_embed_segment(story: Story) -> None:
+    done = challenge("verify", story.runs / "alice", "--segments", "1", "--claim", story.claims["alice"])
+    assert done.returncode == 0, done.stderr
+    assert "256 leaves opened" in done.stderr and "the trainer's own: found, 256/256 bits" in done.stderr
+
+
 def test_json_is_one_object_and_nothing_else(story: Story) -> None:
     done = challenge("verify", story.runs / "bob", "--segments", "2,5", "--json")
     assert done.returncode == 0, done.stderr
