@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from chain.errors import ChainError
 from challenge.claims import read_claim
-from challenge.console import console, fail, run, say
+from challenge.console import console, fail, print_failure, run, say
 from challenge.sampling import DEFAULT_SEGMENTS
 from challenge.segments import Policy
-from challenge.verdict import ExitCode, Outcome, Verdict
+from challenge.verdict import Outcome, Verdict
 from challenge.verify import verify
 from pol.errors import PolError
 
@@ -72,8 +72,7 @@ def verify_command(
         if verbose:
             traceback.print_exc()
         if as_json:
-            failure = {"format": "aiarena.error/1", "exit_code": int(ExitCode.CANNOT_RUN), "error": str(error)}
-            print(json.dumps(failure, sort_keys=True))
+            print_failure(str(error))
         fail(str(error))
     if as_json:
         print(json.dumps(verdict.to_json() | {"proof": str(folder)}, sort_keys=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import traceback
 
@@ -19,6 +20,12 @@ def say(text: str, style: str | None = None) -> None:
     console.print(visible, style=style)
 
 
+def print_failure(message: str) -> None:
+    """The one JSON object of a command that could not run."""
+    failure = {"format": "aiarena.error/1", "exit_code": int(ExitCode.CANNOT_RUN), "error": message}
+    print(json.dumps(failure, sort_keys=True))
+
+
 def fail(message: str) -> None:
     """Say that the command could not run, and leave with exit code 1."""
     say(f"could not run: {message}", "red")
@@ -32,5 +39,7 @@ def run(app: typer.Typer) -> None:
     except Exception as error:
         if "-v" in sys.argv or "--verbose" in sys.argv:
             traceback.print_exc()
+        if "--json" in sys.argv:
+            print_failure(f"{type(error).__name__}: {error}")
         say(f"could not run: {type(error).__name__}: {error} (-v shows where)", "red")
         sys.exit(int(ExitCode.CANNOT_RUN))

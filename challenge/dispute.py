@@ -50,7 +50,8 @@ def judge_case(
     """A juror's own verdict on an answered case: fetch what was served, replay the segments that were drawn."""
     case = client.challenges.case(case_id)
     policy = policy or Policy()
-    mine = Policy(segments=client.challenges.sampled_segments(case_id), dataset=policy.dataset, trusted=policy.trusted)
+    drawn = client.challenges.sampled_segments(case_id)
+    mine = Policy(segments=drawn, dataset=policy.dataset, trusted=policy.trusted)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "proof"
         try:
@@ -59,6 +60,8 @@ def judge_case(
             task = proof.spec.task
             if task is None or (task.task_id, to_hex(proof.spec.trainer)) != (case.task_id, case.trainer.lower()):
                 raise ProofError("the served proof is of another run than the case")
+            if max(drawn) >= proof.spec.segments:
+                raise ProofError("the served proof lacks segments that the case drew")
         except ProofError as error:
             verdict = Verdict()
             verdict.reject(ExitCode.MALFORMED, str(error))

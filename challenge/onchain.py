@@ -6,7 +6,7 @@ from eth_utils.address import to_checksum_address
 
 from chain.anchoring import ChainRun, read_run
 from chain.client import ArenaClient
-from chain.types import Role, Run
+from chain.types import Role
 from challenge.claims import OPENED_GROUPS, TiedClaim
 from challenge.verdict import ExitCode, Verdict
 from pol.encoding import to_hex
@@ -77,6 +77,8 @@ def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
             problems.append("the branch does not leave the trunk where the reference was anchored")
         if (run.mark.value, run.mark.block) != (mark.beta, mark.beta_block):
             problems.append("the watermark's beacon is not the one latched on chain")
+    if mark and mark.beta is None and run.mark.latched:
+        problems.append("the run drew a watermark's beacon, but the proof embeds no watermark")
     if mark is None and run.submission is not None:
         problems.append("the proof shows no model, but the run committed one: only half of it was served")
     if mark and (run.submission is None or run.submission.model_digest not in (None, mark.model_digest)):
@@ -104,9 +106,9 @@ def _task_problems(proof: Proof, chain: ArenaClient) -> list[str]:
 def _claim_problem(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> str | None:
     assert proof.spec.task is not None
     task_id, claim = proof.spec.task.task_id, tied.claim
-    run = _run_of_key(chain, task_id, claim.key_root)
-    if run is None or run.spec_digest != tied.spec.digest:
-        return "no run of this task registered its key and spec"
+    run = chain.arena.run(task_id, to_checksum_address(tied.spec.trainer))
+    if (run.spec_digest, run.key_root) != (tied.spec.digest, claim.key_root):
+        return "its trainer registered no run of this task with its key and spec"
     if run.mark.value != claim.beta or run.reference_digest != tied.reference_digest:
         return "its beacon or its reference state is not the one anchored on chain"
     beacon = chain.arena.opening_beacon(task_id)
@@ -118,12 +120,4 @@ def _claim_problem(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> str | N
     mine = chain.arena.run(task_id, to_checksum_address(proof.spec.trainer))
     if not run.commit_order or 0 < mine.commit_order < run.commit_order:
         return "its own submission was committed later than this one"
-    return None
-
-
-def _run_of_key(chain: ArenaClient, task_id: int, key_root: bytes) -> Run | None:
-    for trainer in chain.vault.operators(task_id, Role.TRAINER):
-        run = chain.arena.run(task_id, trainer)
-        if run.registered and run.key_root == key_root:
-            return run
     return None

@@ -40,12 +40,12 @@ def replay_sample(
     policy: Policy,
     verdict: Verdict,
     on_segment: Callable[[int, bool], None] | None = None,
-) -> Tensors:
+) -> Tensors | None:
     """Rebuild the initial state, replay the policy's sample, and add what was found to ``verdict``.
 
     Every segment is replayed from the latest stored state before it, so the segments in between are replayed too.
-    Returns the initial state's tensors, as the program builds them here. Raises :class:`ProofError` if the spec
-    cannot be run, :class:`CannotRun` if this machine cannot run it.
+    Returns the initial state's tensors, as the program builds them here, or None if it cannot. Raises
+    :class:`ProofError` if the spec cannot be run, :class:`CannotRun` if this machine cannot run it.
     """
     sample = _sample(policy, proof.spec.segments)
     verdict.segments, verdict.total_segments = sample, proof.spec.segments
@@ -61,8 +61,11 @@ def replay_sample(
         start, *results = replay(
             proof.spec, proof.seed, spans, dataset=policy.dataset, trusted=policy.trusted, on_segment=heard
         )
-        if start.problem:
+        if start.problem and start.malformed:
             raise ProofError(start.problem)
+        if start.problem:
+            _different(proof, start.problem, 0, verdict)
+            return None
         initial = from_safetensors(path.read_bytes(), where="initial state")
     if tensors_digest(initial) == proof.segments[0].start_digest:
         verdict.checks.append(("initial state", "built from config and seed, as committed"))

@@ -44,10 +44,13 @@ def verify(
     registrations, anchors and beacons; without it they stay unchecked and the verdict says so. ``on_segment`` hears
     of every replayed segment (index, whether it matched).
 
-    Raises :class:`CannotRun` when the check could not be made here. A malformed proof is a verdict, not an exception.
+    Raises :class:`CannotRun` when the check could not be made here, :class:`ProofError` if a claim is unsound. A
+    malformed proof is a verdict, not an exception.
     """
     policy = policy or Policy()
-    claims = list({tied.claim.digest: tied for tied in claims}.values())
+    claims = list({(tied.spec.trainer, tied.claim.digest): tied for tied in claims}.values())
+    for tied in claims:
+        tied.claim.check()
     verdict = Verdict()
     try:
         proof = Proof.read(folder)
@@ -59,7 +62,11 @@ def verify(
         return verdict
     try:
         _check_times(proof, chain, verdict)
+        if verdict.findings:  # not the registered run, or not the task's: nothing here may depend on running it
+            return verdict
         initial = replay_sample(folder, proof, policy, verdict, on_segment)
+        if initial is None:
+            return verdict
         own = own_claims(proof, claims, verdict)
         _check_branch(proof, states, initial, own, verdict)
     except (ProofError, SpecError) as error:
@@ -70,7 +77,9 @@ def verify(
 
 
 def own_claims(proof: Proof, claims: Sequence[TiedClaim], verdict: Verdict) -> list[TiedClaim]:
-    """The claims of the proof's own key that are whole and of this branch; a note says why others are ignored.
+    """The claims of the proof's own trainer that are whole and of this branch; a note says why others are ignored.
+
+    A claim belongs to the trainer whose spec it carries, not to a key root: those are public, and a thief may copy one.
 
     Leaves and specs are public once opened, so anybody can hand in a claim in the trainer's name: one with leaves
     left out, or of another reference, must not speak against the trainer.
@@ -81,23 +90,20 @@ def own_claims(proof: Proof, claims: Sequence[TiedClaim], verdict: Verdict) -> l
     boundary = proof.segments[mark.reference_segment].end_digest
     own = []
     for tied in claims:
-        if tied.claim.key_root != _own_root(proof):
+        if tied.spec.trainer != proof.spec.trainer:
             continue
         whole = len(tied.claim.leaves) == len(tied.claim.expected)
-        if whole and (tied.claim.beta, tied.reference_digest) == (mark.beta, boundary):
+        promised = tied.spec.digest == proof.spec.digest
+        if promised and whole and (tied.claim.beta, tied.reference_digest) == (mark.beta, boundary):
             own.append(tied)
         else:
-            verdict.limits.append("a claim of the trainer's own key ignored: not whole, or of another beacon or branch")
+            verdict.limits.append("a claim in the trainer's name ignored: not whole, or of another spec or branch")
     return own
 
 
 def foreign_claims(proof: Proof, claims: Sequence[TiedClaim]) -> list[TiedClaim]:
-    """The claims of other keys than the proof's own."""
-    return [tied for tied in claims if tied.claim.key_root != _own_root(proof)]
-
-
-def _own_root(proof: Proof) -> bytes | None:
-    return proof.spec.watermark.key_root if proof.spec.watermark else None
+    """The claims of other trainers."""
+    return [tied for tied in claims if tied.spec.trainer != proof.spec.trainer]
 
 
 def _check_times(proof: Proof, chain: ArenaClient | None, verdict: Verdict) -> None:
@@ -163,7 +169,12 @@ def _check_branch(
         return
     model = states[mark.model_cid]
     reference = model_tensors(states[proof.stored_at(spec.bounds(mark.reference_segment)[1]).cid])
-    if spec.watermark is None or mark.beta is None:
+    parameters = None
+    if spec.watermark:
+        parameters = MarkParameters.from_json(spec.watermark.parameters, where="spec.watermark.parameters")
+    if spec.watermark is None or parameters is None or mark.beta is None:
+        if spec.watermark:
+            verdict.limits.append("a watermark was promised, but none was embedded")
         if tensors_digest(model) != tensors_digest(reference):
             verdict.reject(ExitCode.REPLAY_MISMATCH, "the submitted model is not the trunk's model at the branch")
         verdict.checks.append(("branch", f"the trunk's model after segment {mark.reference_segment}, no watermark"))
@@ -176,7 +187,7 @@ def _check_branch(
         openings.values(),
         beta=mark.beta,
         key_root=key_root,
-        parameters=MarkParameters.from_json(spec.watermark.parameters, where="spec.watermark.parameters"),
+        parameters=parameters,
         theta_0=model_tensors(initial),
         bound=MAX_EMBED_CHANGE,
     )

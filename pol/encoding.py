@@ -120,7 +120,8 @@ def text(value: object, *, where: str, limit: int = 4096) -> str:
     raise ProofError(f"{where}: expected a string of at most {limit} characters")
 
 
-_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+# An unterminated string is matched to the end, possessively: the scan stays linear whatever it is given.
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[{]|[\]}]', re.DOTALL)
 
 
 def _depth(data: bytes) -> int:

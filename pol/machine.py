@@ -79,6 +79,21 @@ def make_deterministic(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("highest")
+    torch.set_flush_denormal(False)
+
+
+DECIDING_VARIABLES = (
+    "ATEN_CPU_CAPABILITY", "DNNL_DEFAULT_FPMATH_MODE", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE",
+    "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
+)  # fmt: skip
+
+
+def hidden_switches() -> list[str]:
+    """What changes bits here without being part of the class: a run recorded so would not replay elsewhere."""
+    found = [f"environment variable {name}" for name in DECIDING_VARIABLES if name in os.environ]
+    return [*found, "autocast"] if torch.is_autocast_enabled("cpu") else found
 
 
 def seed_everything(seed: bytes, step: int) -> None:

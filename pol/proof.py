@@ -143,6 +143,7 @@ class Proof:
             "spec": self.spec.to_json(),
             "seed": {"kind": seed.kind, "value": to_hex(seed.value), "block": seed.block},
             "anchors": [anchor.to_json() for anchor in self.anchors],
+            "transcript_digest": to_hex(self.transcript_digest),
             "states": [{"step": state.step, "cid": state.cid} for state in self.states],
             "submission": self.submission.to_json() if self.submission else None,
         }
@@ -166,7 +167,7 @@ class Proof:
         where = str(folder / MANIFEST)
         manifest = fields(
             parse_canonical_json(_read(folder / MANIFEST, MAX_JSON_BYTES), where=where),
-            {"format", "spec", "seed", "anchors", "states", "submission", "signature"},
+            {"format", "spec", "seed", "anchors", "transcript_digest", "states", "submission", "signature"},
             where=where,
         )
         if manifest["format"] != PROOF_FORMAT:
@@ -186,6 +187,9 @@ class Proof:
             if signature is None
             else from_hex(signature, where=f"{where}: signature", length=SIGNATURE_BYTES),
         )
+        # Folded from the spec's digest over the anchors, so that a changed spec shows even where nothing is signed.
+        if from_hex(manifest["transcript_digest"], where=f"{where}: transcript_digest") != proof.transcript_digest:
+            raise ProofError(f"{where}: transcript_digest is not that of this spec and these anchors")
         proof._check(folder)
         return proof
 

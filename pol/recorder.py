@@ -14,7 +14,7 @@ from torch import nn
 
 from pol.data import Batch, Dataset, batch_root
 from pol.errors import RecordingError
-from pol.machine import MachineClass, make_deterministic, this_machine
+from pol.machine import MachineClass, hidden_switches, make_deterministic, this_machine
 from pol.order import DataOrder
 from pol.program import load_program
 from pol.proof import Proof, SeedSource, StoredState, states_of
@@ -85,6 +85,10 @@ class Recorder:
         differences = this_machine(threads=promised.threads).differences(promised)
         if differences:
             raise RecordingError(f"this machine is not the spec's (here / spec): {'; '.join(differences)}")
+        if hidden_switches():
+            raise RecordingError(
+                f"{', '.join(hidden_switches())} would change the bits of this run: unset it, record again"
+            )
         if self.out.exists() and any(self.out.iterdir()):
             raise RecordingError(f"{self.out} is not empty; record into a new folder")
         self.out.mkdir(parents=True, exist_ok=True)

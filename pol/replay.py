@@ -48,11 +48,13 @@ class ReplayedSegment:
 
 @dataclass(slots=True)
 class ReplayedSpan:
-    """The segments of one span in order, or the ``problem`` that its start state is no state of this program."""
+    """The segments of one span in order, up to a ``problem``: its start state is no state of this program, or the
+    program failed. A ``malformed`` spec is a problem on every class of machine."""
 
     span: Span
     segments: list[ReplayedSegment]
     problem: str | None = None
+    malformed: bool = False
 
 
 def replay(
@@ -85,8 +87,9 @@ def replay(
             results[row["span"]].segments.append(segment)
             if on_segment:
                 on_segment(segment)
-        elif row["error"] == "ProofError" and row["span"] is not None:
+        elif row["error"] in ("ProofError", "ProgramFailed") and row["span"] is not None:
             results[row["span"]].problem = row["message"]
+            results[row["span"]].malformed = row["error"] == "ProofError"
         else:
             raise (ProofError if row["error"] == "ProofError" else CannotRun)(row["message"])
     for result in results:

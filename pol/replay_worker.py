@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +23,23 @@ from pol.program import Program, load_program
 from pol.spec import TrainingSpec
 from pol.state import Tensors, TrainingState, from_safetensors, to_safetensors
 from pol.tensors import tensors_digest
+
+
+class ProgramFailed(Exception):
+    """The program raised on what the spec or a stored state gave it: the proof's fault on a machine of its class."""
+
+
+@contextmanager
+def program_runs() -> Iterator[None]:
+    """Tell the program's own failures from this machine's (memory, files)."""
+    try:
+        yield
+    except (MemoryError, OSError, ProofError, SpecError, CannotRun):
+        raise
+    except Exception as error:
+        if "alloc" in str(error) or "memory" in str(error):
+            raise
+        raise ProgramFailed(f"the program failed: {type(error).__name__}: {str(error)[:200]!r}") from error
 
 
 class Worker:
@@ -38,7 +56,8 @@ class Worker:
 
     def run(self, span: dict[str, Any]) -> Iterator[dict[str, Json]]:
         """Replay one span and yield a row a segment."""
-        state = self.program.build(self.spec.config, self.seed)
+        with program_runs():
+            state = self.program.build(self.spec.config, self.seed)
         loaded = self._restore(state, span)
         started = state.capture(self.seed)
         end_digest = start_digest = tensors_digest(started)
@@ -48,7 +67,8 @@ class Worker:
             batches = [self.order.batch(step) for step in range(start, end)]
             for step, indices in enumerate(batches, start=start):
                 state.key_generators(self.seed)
-                self.program.train_step(state, self.dataset.batch(indices))
+                with program_runs():
+                    self.program.train_step(state, self.dataset.batch(indices))
                 state.step = step + 1
             tensors = state.capture(self.seed)
             before, end_digest = end_digest, tensors_digest(tensors)
@@ -63,7 +83,10 @@ class Worker:
             raise CannotRun("the replay changed its own start state (a tensor is shared); report this as a bug")
 
     def _dataset(self, path: str | None) -> Dataset:
-        dataset = Dataset.from_bytes(Path(path).read_bytes()) if path else built_in(self.spec.dataset)
+        try:  # which data set is here is this machine's affair, whatever the spec calls it
+            dataset = Dataset.from_bytes(Path(path).read_bytes()) if path else built_in(self.spec.dataset)
+        except (ProofError, SpecError, OSError) as error:
+            raise CannotRun(f"the data set {self.spec.dataset!r} is not to be had here: {error}") from error
         if dataset.root != self.spec.dataset_root:
             raise CannotRun(f"the data set {self.spec.dataset!r} here is not the committed one; pass the right one")
         if len(dataset) != self.spec.dataset_size:
@@ -82,7 +105,8 @@ class Worker:
         """A state as the program captures it after a step: what names, dtypes and shapes a stored state must have."""
         state = self.program.build(self.spec.config, self.seed)
         state.key_generators(self.seed)
-        self.program.train_step(state, self.dataset.batch(self.order.batch(0)))
+        with program_runs():
+            self.program.train_step(state, self.dataset.batch(self.order.batch(0)))
         state.step = 1
         return state.capture(self.seed)
 
@@ -112,7 +136,9 @@ def in_child(worker: Worker, number: int, span: dict[str, Any], out: TextIO) -> 
 def report(out: TextIO, error: Exception, number: int | None = None) -> None:
     """One line for an error: the proof's fault (its spec's included) or this machine's."""
     fault = "ProofError" if isinstance(error, ProofError | SpecError) else "CannotRun"
-    known = isinstance(error, ProofError | SpecError | CannotRun)
+    if isinstance(error, ProgramFailed):
+        fault = "ProgramFailed"
+    known = isinstance(error, ProofError | SpecError | CannotRun | ProgramFailed)
     message = str(error) if known else f"{type(error).__name__}: {error}"
     print(json.dumps({"error": fault, "message": message, "span": number}), file=out, flush=True)
 

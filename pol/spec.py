@@ -13,7 +13,8 @@ from pol.errors import CannotRun, ProofError, SpecError
 SPEC_FORMAT = "aiarena.spec/1"
 SPEC_DOMAIN = "aiarena/training-spec/v1"
 ADDRESS_BYTES = 20
-MAX_STEPS = 2**40
+MAX_STEPS = 2**32
+MAX_SEGMENT_LENGTH = 2**16
 NUMERICS = frozenset({"native"})
 
 
@@ -126,7 +127,9 @@ class TrainingSpec:
                 dataset_size=integer(row["dataset_size"], where=f"{where}.dataset_size", low=1),
                 batch_size=integer(row["batch_size"], where=f"{where}.batch_size", low=1),
                 steps=integer(row["steps"], where=f"{where}.steps", low=1, high=MAX_STEPS),
-                segment_length=integer(row["segment_length"], where=f"{where}.segment_length", low=1, high=MAX_STEPS),
+                segment_length=integer(
+                    row["segment_length"], where=f"{where}.segment_length", low=1, high=MAX_SEGMENT_LENGTH
+                ),
                 machine=row["machine"],
                 numerics=text(row["numerics"], where=f"{where}.numerics", limit=40),
                 trainer=from_hex(row["trainer"], where=f"{where}.trainer", length=ADDRESS_BYTES),

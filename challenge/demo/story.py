@@ -115,7 +115,7 @@ def _second_round(setting: Setting, victim: Submitted) -> Submitted:
 
 def _final_validation(setting: Setting) -> None:
     creator = setting.clients[CREATOR]
-    setting.say("Act 5: final validation, on a set that nobody has seen")
+    setting.say("Act 5: final validation, on a set that was committed at the start and hidden since")
     final = digits("final-validation")
     times = creator.arena.round_times(setting.task_id, FINAL_ROUND)
     setting.wait_until(times.opens_at)
@@ -124,47 +124,60 @@ def _final_validation(setting: Setting) -> None:
 
 
 def _score_round(setting: Setting, round_: int) -> None:
-    """Every validator scores every standing model; all commit before anyone reveals."""
+    """Every validator scores every standing model for itself; all commit before anyone reveals."""
     times = setting.clients[CREATOR].arena.round_times(setting.task_id, round_)
-    scores = _scores(setting, round_)
+    models, dataset = _standing_models(setting, round_), _evaluation_set(setting, round_)
+    half = Dataset(dataset.inputs[::2], dataset.labels[::2])  # wanda saves effort, and her distance shows it
+    scores = {name: _scores(setting, models, half if name == "wanda" else dataset) for name in VALIDATORS}
     salts = {name: new_salt() for name in VALIDATORS}
     setting.wait_until(times.scores_from)
     for name in VALIDATORS:
-        setting.clients[name].arena.commit_scores(setting.task_id, round_, scores, salts[name])
+        setting.clients[name].arena.commit_scores(setting.task_id, round_, scores[name], salts[name])
     setting.wait_until(times.reveal_from)
     for name in VALIDATORS:
-        setting.clients[name].arena.reveal_scores(setting.task_id, round_, scores, salts[name])
+        setting.clients[name].arena.reveal_scores(setting.task_id, round_, scores[name], salts[name])
     setting.wait_until(times.settle_from)
     setting.clients[CREATOR].arena.settle_round(setting.task_id, round_)
-    shown = ", ".join(f"{n} {s / 100:.2f} %" for n, s in zip(TRAINERS, scores, strict=True) if s)
+    shown = ", ".join(f"{n} {s / 100:.2f} %" for n, s in zip(TRAINERS, scores["vera"], strict=True) if s)
     setting.say(f"  round {round_} scored by {len(VALIDATORS)} validators and settled: {shown}")
 
 
-def _scores(setting: Setting, round_: int) -> list[int]:
-    """Basis points in the order of the staked trainers; 0 for a trainer whose submission does not stand."""
+def _standing_models(setting: Setting, round_: int) -> list[tuple[bytes, bytes] | None]:
+    """(blob, promised digest) of every staked trainer's model, in staking order; None where none stands."""
     client = setting.clients[CREATOR]
-    cid = _final_cid(client, setting.task_id) if round_ == FINAL_ROUND else setting.task.evaluation_cid
-    dataset = Dataset.from_bytes(setting.store.get(cid))
-    scores = []
+    models: list[tuple[bytes, bytes] | None] = []
     for name in TRAINERS:
         run = client.arena.run(setting.task_id, setting.address(name))
         if not client.arena.standing(setting.task_id, setting.address(name), round_):
-            scores.append(0)
+            models.append(None)
             continue
         revealed = client.arena.events(
             "SubmissionRevealed", first_block=run.mark.block, taskId=setting.task_id, trainer=setting.address(name)
         )
-        scores.append(
-            score_model(
-                setting.store.get(str(next(iter(revealed)).args["modelCid"])),
-                run.model_digest,
-                program=setting.task.program,
-                program_digest=setting.terms.program_digest,
-                config=setting.task.config,
-                dataset=dataset,
-            )
+        models.append((setting.store.get(str(revealed[0].args["modelCid"])), run.model_digest))
+    return models
+
+
+def _evaluation_set(setting: Setting, round_: int) -> Dataset:
+    final = round_ == FINAL_ROUND
+    cid = _final_cid(setting.clients[CREATOR], setting.task_id) if final else setting.task.evaluation_cid
+    return Dataset.from_bytes(setting.store.get(cid))
+
+
+def _scores(setting: Setting, models: Sequence[tuple[bytes, bytes] | None], dataset: Dataset) -> list[int]:
+    """One validator's basis points in the order of the staked trainers; 0 where no submission stands."""
+    return [
+        score_model(
+            *model,
+            program=setting.task.program,
+            program_digest=setting.terms.program_digest,
+            config=setting.task.config,
+            dataset=dataset,
         )
-    return scores
+        if model
+        else 0
+        for model in models
+    ]
 
 
 def _final_cid(client: ArenaClient, task_id: int) -> str:

@@ -40,6 +40,13 @@ def test_every_state(copy: Path) -> None:
         flip_many(copy, path, FLIPS_A_STATE)
 
 
+def test_a_proof_that_nobody_signed(honest_run: Path, tmp_path: Path) -> None:
+    """Without a signature the digests alone must hold every byte: a changed spec is another transcript."""
+    folder = Path(shutil.copytree(honest_run, tmp_path / "proof"))
+    for name in ("manifest.json", "transcript.jsonl"):
+        flip_many(folder, folder / name, 40)
+
+
 def flip_many(folder: Path, path: Path, count: int) -> None:
     """Flip the first bit, the last bit, and ``count`` random ones, each alone, and verify each time."""
     original, dice = path.read_bytes(), random.Random(path.name)

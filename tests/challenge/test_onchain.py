@@ -15,8 +15,9 @@ from challenge.onchain import check_claim_on_chain, check_run_on_chain
 from challenge.segments import Policy
 from challenge.signing import sign_proof
 from challenge.verdict import ExitCode, Outcome, Verdict
-from challenge.verify import verify
+from challenge.verify import foreign_claims, own_claims, verify
 from pol import Proof
+from pol.errors import CannotRun
 
 ONE = Policy(segments=[0])
 
@@ -62,19 +63,46 @@ def only_half(proof: Proof) -> Proof:
     return replace(proof, submission=None)
 
 
+def no_mark(proof: Proof) -> Proof:
+    return replace(proof, submission=replace(proof.submission, beta=None, beta_block=0))
+
+
 def other_steps(proof: Proof) -> Proof:
     return replace(proof, spec=replace(proof.spec, steps=230))
 
 
 @pytest.mark.parametrize(
     "change",
-    [other_block, other_transaction, other_beacon, other_mark, other_branch, other_model, other_steps, only_half],
+    [
+        other_block, other_transaction, other_beacon, other_mark, other_branch, other_model, other_steps, only_half,
+        no_mark,
+    ],
     ids=lambda change: change.__name__,
-)
+)  # fmt: skip
 def test_what_is_not_on_chain_is_an_anchor_finding(story: Story, change: Callable[[Proof], Proof]) -> None:
     verdict = on_chain(story, change(Proof.read(story.runs / "alice")))
     assert verdict.outcome is Outcome.REJECTED
     assert ExitCode.ANCHOR in {finding.code for finding in verdict.findings}
+
+
+def test_what_is_not_the_registered_run_is_not_even_run(story: Story, tmp_path: Path) -> None:
+    """Else a served proof of a program nobody trusts would make every juror abstain."""
+    folder = Path(shutil.copytree(story.runs / "bob", tmp_path / "bob"))
+    proof = Proof.read(folder)
+    other = replace(proof, spec=replace(proof.spec, program="elsewhere:Program"), signature=None)
+    replace(other, signature=sign_proof(other, story.setting.clients["bob"].account)).write(folder)
+    with pytest.raises(CannotRun, match="not trusted"):
+        verify(folder, ONE)
+    verdict = verify(folder, ONE, chain=story.setting.clients["vera"])
+    assert verdict.outcome is Outcome.REJECTED and not verdict.segments
+
+
+def test_a_copied_key_root_does_not_hide_the_victims_mark(story: Story, alices: TiedClaim, tmp_path: Path) -> None:
+    """Alice's root is public when Mallory registers; a claim belongs to its trainer, not to a root."""
+    proof = Proof.read(story.runs / "mallory")
+    copied = replace(proof, spec=replace(proof.spec, watermark=alices.spec.watermark))
+    assert foreign_claims(copied, [alices]) == [alices]
+    assert own_claims(copied, [alices], Verdict()) == []
 
 
 def test_a_spec_outside_the_tasks_terms_is_malformed(story: Story) -> None:
@@ -155,9 +183,10 @@ def test_an_earlier_claim_counts_and_a_later_one_does_not(story: Story, alices: 
         (lambda c: replace(c, reference_digest=bytes(32)), "reference state"),
         (lambda c: replace(c, claim=replace(c.claim, groups=tuple(range(OPENED_GROUPS)))), "groups"),
         (lambda c: replace(c, claim=replace(c.claim, key_root=bytes(32))), "registered"),
+        (lambda c: replace(c, spec=replace(c.spec, trainer=b"\1" * 20)), "registered"),
         (lambda c: replace(c, spec=replace(c.spec, steps=1)), "registered"),
     ],
-    ids=["beacon", "reference", "groups", "key", "spec"],
+    ids=["beacon", "reference", "groups", "key", "trainer", "spec"],
 )
 def test_a_claim_that_was_not_promised_does_not_count(
     story: Story, alices: TiedClaim, change: Callable[[TiedClaim], TiedClaim], why: str

@@ -44,6 +44,13 @@ def test_anything_but_the_canonical_form_is_refused(text: str) -> None:
         parse_canonical_json(text.encode(), where="test")
 
 
+@pytest.mark.parametrize("text", ['\\"' * 2_000_000, '"' * 4_000_001, '"' + "\\" * 4_000_001])
+def test_unterminated_strings_are_scanned_once(text: str) -> None:
+    """A scan that starts over at every quote would take hours for these four megabytes."""
+    with pytest.raises(ProofError, match="canonical"):
+        parse_canonical_json(text.encode(), where="test")
+
+
 def test_floats_never_enter_hashed_bytes() -> None:
     with pytest.raises(TypeError, match="float"):
         canonical_json({"lr": 0.1})  # type: ignore[dict-item]

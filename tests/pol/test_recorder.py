@@ -71,6 +71,28 @@ def test_anchors_are_made_as_training_goes_on(tmp_path: Path, train_set: Dataset
     assert [anchor.block for anchor in Proof.read(tmp_path / "proof").anchors] == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["MKL_CBWR", "ATEN_CPU_CAPABILITY"])
+def test_switches_that_replay_would_not_have_are_refused(
+    tmp_path: Path, train_set: Dataset, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "COMPATIBLE")
+    with pytest.raises(RecordingError, match=name), Recorder(small_spec(train_set), tmp_path / "proof"):
+        pass
+
+
+def test_autocast_is_refused(tmp_path: Path, train_set: Dataset) -> None:
+    recorder = Recorder(small_spec(train_set), tmp_path / "proof")
+    with torch.autocast("cpu"), pytest.raises(RecordingError, match="autocast"), recorder:
+        pass
+
+
+def test_ambient_precision_and_dtype_do_not_reach_a_run(tmp_path: Path, honest_run: Path, train_set: Dataset) -> None:
+    torch.set_float32_matmul_precision("medium")
+    torch.set_default_dtype(torch.float64)
+    record(small_spec(train_set), train_set, tmp_path / "again")
+    assert (tmp_path / "again" / TRANSCRIPT).read_bytes() == (honest_run / TRANSCRIPT).read_bytes()
+
+
 def test_an_anchorer_without_a_task_is_refused(tmp_path: Path, train_set: Dataset) -> None:
     with pytest.raises(RecordingError, match="task"):
         Recorder(small_spec(train_set), tmp_path / "proof", anchorer=NoChain())

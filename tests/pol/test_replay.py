@@ -77,6 +77,23 @@ def test_a_spec_that_cannot_be_built_is_the_provers_fault(honest_run: Path) -> N
         replay(replace(proof.spec, dataset_size=999), proof.seed, [Span(first=0, last=0)])
 
 
+@pytest.mark.parametrize("change", [{"inputs": 63}, {"classes": 2}], ids=str)
+def test_a_program_that_fails_on_its_spec_is_a_problem_not_an_accident(honest_run: Path, change: dict) -> None:
+    proof = Proof.read(honest_run)
+    spec = replace(proof.spec, config=proof.spec.config | change)
+    (result,) = replay(spec, proof.seed, [Span(first=0, last=0)])
+    assert result.problem and "the program failed" in result.problem and not result.malformed
+
+
+def test_a_data_set_that_is_not_here_is_not_the_provers_fault(honest_run: Path, tmp_path: Path) -> None:
+    proof = Proof.read(honest_run)
+    with pytest.raises(CannotRun, match="not to be had"):
+        replay(replace(proof.spec, dataset="imagenet"), proof.seed, [Span(first=0, last=0)])
+    (tmp_path / "junk").write_bytes(b"junk")
+    with pytest.raises(CannotRun, match="not to be had"):
+        replay(proof.spec, proof.seed, [Span(first=0, last=0)], dataset=tmp_path / "junk")
+
+
 @pytest.fixture
 def foreign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     (tmp_path / "foreign_program.py").write_text(FOREIGN)
