@@ -61,7 +61,8 @@ def made_up(story: Story, tmp_path: Path) -> TiedClaim:
     claim = Claim.make(key, beta, DEFAULT_PARAMETERS, GROUPS, reference)
     promise = WatermarkPromise(key_root=key.root, parameters=DEFAULT_PARAMETERS.to_json())
     state = {f"model/{name}": value for name, value in reference.items()} | {"scalars": torch.zeros(1)}
-    write_claim(tmp_path / "claim", claim, replace(proof.spec, watermark=promise), state)
+    accusers_spec = replace(proof.spec, watermark=promise, trainer=b"\2" * 20)
+    write_claim(tmp_path / "claim", claim, accusers_spec, state)
     return read_claim(tmp_path / "claim")
 
 
