@@ -24,6 +24,15 @@ FORGED = 1
 """The state after this segment is stored in the honest run; the forger replaces it and all that commits to it."""
 
 
+def reanchored(proof: Proof) -> Proof:
+    """The proof with the roots of its anchors worked out anew."""
+    anchors = [
+        NoChain().anchor(a.first, a.count, segment_tree(proof.segments[a.first : a.first + a.count]).root)
+        for a in proof.anchors
+    ]
+    return replace(proof, anchors=tuple(anchors))
+
+
 @pytest.fixture
 def forge(honest_run: Path, honest_verdict: Verdict, tmp_path: Path) -> Callable[[Callable[[Tensors], None]], Path]:
     def edit(change: Callable[[Tensors], None]) -> Path:
@@ -37,12 +46,8 @@ def forge(honest_run: Path, honest_verdict: Verdict, tmp_path: Path) -> Callable
         segments = list(proof.segments)
         segments[FORGED] = replace(segments[FORGED], end_digest=digest)
         segments[FORGED + 1] = replace(segments[FORGED + 1], start_digest=digest)
-        anchors = [
-            NoChain().anchor(a.first, a.count, segment_tree(segments[a.first : a.first + a.count]).root)
-            for a in proof.anchors
-        ]
         states = tuple(replace(s, cid=cid) if s.step == stored.step else s for s in proof.states)
-        replace(proof, segments=tuple(segments), anchors=tuple(anchors), states=states).write(folder)
+        reanchored(replace(proof, segments=tuple(segments), states=states)).write(folder)
         return folder
 
     return edit
@@ -76,6 +81,18 @@ def test_a_consistent_forgery_still_does_not_replay(forge, change) -> None:
     verdict = verify(forge(change), Policy(segments=None))
     assert verdict.exit_code is ExitCode.REPLAY_MISMATCH
     assert FORGED in {f.segment for f in verdict.findings}, "the state before the forged one is where the lie shows"
+
+
+def test_other_batches_than_the_orders_are_a_mismatch(honest_run: Path, tmp_path: Path) -> None:
+    """The states are honest, but the batches that were committed to are not those of the data order."""
+    folder = Path(shutil.copytree(honest_run, tmp_path / "forged"))
+    proof = Proof.read(folder)
+    segments = list(proof.segments)
+    segments[FORGED] = replace(segments[FORGED], batch_root=bytes(32))
+    reanchored(replace(proof, segments=tuple(segments))).write(folder)
+    verdict = verify(folder, Policy(segments=[FORGED]))
+    assert verdict.exit_code is ExitCode.REPLAY_MISMATCH
+    assert "not trained on the committed batches" in verdict.findings[0].message
 
 
 def test_values_that_are_not_finite_never_reach_a_comparison(forge) -> None:
