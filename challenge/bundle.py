@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pol.cid import is_cid
-from pol.encoding import Json, canonical_json, fields, parse_canonical_json, text
+from pol.cid import parse_cid
+from pol.encoding import Json, canonical_json, fields, parse_canonical_json
 from pol.errors import ProofError
 from pol.proof import MANIFEST, STATES, TRANSCRIPT, check_files, states_of
 from pol.store import BlobStore, write_atomically
@@ -40,14 +40,7 @@ def fetch_proof(cid: str, store: BlobStore, folder: Path) -> None:
     states = index["states"]
     if index["format"] != BUNDLE_FORMAT or not isinstance(states, list) or len(states) > 2**16 + 2:
         raise ProofError(f"{where}: not a proof bundle of format {BUNDLE_FORMAT}")
-    write_atomically(folder / TRANSCRIPT, store.get(_cid(index["transcript"], where)))
+    write_atomically(folder / TRANSCRIPT, store.get(parse_cid(index["transcript"], where=where)))
     for state in states:
-        states_of(folder).put(store.get(_cid(state, where)))
-    write_atomically(folder / MANIFEST, store.get(_cid(index["manifest"], where)))
-
-
-def _cid(value: object, where: str) -> str:
-    found = text(value, where=where, limit=80)
-    if not is_cid(found):
-        raise ProofError(f"{where}: {found!r} is not a CID")
-    return found
+        states_of(folder).put(store.get(parse_cid(state, where=where)))
+    write_atomically(folder / MANIFEST, store.get(parse_cid(index["manifest"], where=where)))

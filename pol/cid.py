@@ -9,6 +9,9 @@ import base64
 import hashlib
 from dataclasses import dataclass
 
+from pol.encoding import text
+from pol.errors import ProofError
+
 CHUNK_BYTES = 262_144
 LINKS_PER_NODE = 174
 _RAW, _DAG_PB = 0x55, 0x70
@@ -36,6 +39,14 @@ def is_cid(text: str) -> bool:
     if len(text) != 59 or not text.startswith(("bafk", "bafy")):
         return False
     return all(character in "abcdefghijklmnopqrstuvwxyz234567" for character in text)
+
+
+def parse_cid(value: object, *, where: str) -> str:
+    """``value`` as a CID; :class:`ProofError` naming ``where`` if it is none."""
+    found = text(value, where=where, limit=80)
+    if not is_cid(found):
+        raise ProofError(f"{where}: {found!r} is not a CID")
+    return found
 
 
 def _leaf(chunk: bytes) -> _Node:

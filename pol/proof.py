@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pol.cid import cid_of, is_cid
+from pol.cid import cid_of, is_cid, parse_cid
 from pol.encoding import (
     MAX_JSON_BYTES,
     Json,
@@ -300,7 +300,7 @@ def _states(value: Json, *, where: str) -> tuple[StoredState, ...]:
         states.append(
             StoredState(
                 step=integer(row["step"], where=f"{where}[{number}].step", low=1),
-                cid=_cid(row["cid"], where=f"{where}[{number}].cid"),
+                cid=parse_cid(row["cid"], where=f"{where}[{number}].cid"),
             )
         )
     steps = [state.step for state in states]
@@ -315,15 +315,8 @@ def _submission(value: Json, *, where: str) -> Submission | None:
     row = fields(value, {"model_digest", "model_cid", "reference_segment", "beta", "beta_block"}, where=where)
     return Submission(
         model_digest=from_hex(row["model_digest"], where=f"{where}.model_digest"),
-        model_cid=_cid(row["model_cid"], where=f"{where}.model_cid"),
+        model_cid=parse_cid(row["model_cid"], where=f"{where}.model_cid"),
         reference_segment=integer(row["reference_segment"], where=f"{where}.reference_segment"),
         beta=None if row["beta"] is None else from_hex(row["beta"], where=f"{where}.beta"),
         beta_block=integer(row["beta_block"], where=f"{where}.beta_block"),
     )
-
-
-def _cid(value: object, *, where: str) -> str:
-    found = text(value, where=where, limit=80)
-    if not is_cid(found):
-        raise ProofError(f"{where}: {found!r} is not a CID")
-    return found

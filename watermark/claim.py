@@ -12,9 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from pol.encoding import (
@@ -30,6 +27,7 @@ from pol.encoding import (
     u64,
 )
 from pol.errors import CannotRun, ProofError, SpecError
+from pol.state import from_safetensors
 from pol.tensors import tensors_digest
 from watermark.carrier import MarkParameters
 from watermark.key import MAX_LEAVES, LeafOpening, WatermarkKey
@@ -138,7 +136,7 @@ class Claim:
             raise ProofError(f"{where}: not a watermark claim of format {CLAIM_FORMAT}")
         parameters = MarkParameters.from_json(item["parameters"], where=f"{where}: parameters")
         reference = folder / REFERENCE_FILE
-        theta_ref = _parse_tensors(_read(reference, MAX_REFERENCE_BYTES), where=str(reference))
+        theta_ref = from_safetensors(_read(reference, MAX_REFERENCE_BYTES), where=str(reference))
         if tensors_digest(theta_ref) != from_hex(item["theta_ref"], where=f"{where}: theta_ref"):
             raise ProofError(f"{reference}: not the model whose digest {CLAIM_FILE} names")
         claim = cls(
@@ -165,13 +163,6 @@ class Claim:
             "leaves": [leaf.to_json() for leaf in self.leaves],
             "theta_ref": to_hex(tensors_digest(self.theta_ref)),
         }
-
-
-def _parse_tensors(data: bytes, *, where: str) -> dict[str, torch.Tensor]:
-    try:
-        return load_tensors(data)
-    except (SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise ProofError(f"{where}: not a safetensors file ({error})") from error
 
 
 def _read(path: Path, limit: int) -> bytes:
