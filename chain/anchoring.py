@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from chain.client import ArenaClient
 from chain.contract import Event
-from chain.errors import ChainError
-from chain.types import Beacon
-from pol.transcript import Anchor
+from chain.errors import ChainError, NetworkUnavailable
+from chain.types import Beacon, Run
+from pol.transcript import Anchor, Stop
+
+T = TypeVar("T")
 
 
 class RunAnchorer:
-    """Anchors the segments of the client's run in a task; the anchoring protocol of ``pol.Recorder``."""
+    """Anchors the segments of the client's run in a task; the anchoring protocol of ``pol.Recorder``.
+
+    A call whose answer was lost can simply be made again: each looks first at what the chain holds, and nothing is
+    anchored or declared twice. :class:`NetworkUnavailable` (a :class:`pol.errors.Unreachable`) says to call again
+    later; any other :class:`ChainError` is a refusal. Send nothing else from the account at the same time.
+    """
 
     def __init__(self, client: ArenaClient, task_id: int) -> None:
         self._client = client
@@ -20,8 +29,62 @@ class RunAnchorer:
 
     def anchor(self, first: int, count: int, root: bytes) -> Anchor:
         """Promise segments [first, first + count) by their Merkle root (32 bytes); returns once it is mined."""
-        receipt = self._client.arena.anchor(self._task_id, first, count, root)
-        return Anchor(first=first, count=count, root=root, block=receipt.block, tx=receipt.tx)
+
+        def find() -> Anchor | None:
+            if self._run().anchored <= first:
+                return None
+            wanted = (first, count, root)
+            return next((held for held in self.held() if (held.first, held.count, held.root) == wanted), None)
+
+        def send() -> Anchor:
+            receipt = self._client.arena.anchor(self._task_id, first, count, root)
+            return Anchor(first=first, count=count, root=root, block=receipt.block, tx=receipt.tx)
+
+        return self._once(find, send)
+
+    def held(self) -> tuple[Anchor, ...]:
+        """The anchors that the chain holds of the run, oldest first."""
+        return _anchors(self._client, self._task_id, self._client.address)
+
+    def stop(self, segments: int) -> Stop:
+        """Declare that the run ends early, with the ``segments`` anchored so far; returns once it is mined."""
+
+        def find() -> Stop | None:
+            stop = _stop(self._client, self._task_id, self._client.address, self._run())
+            return stop if stop and stop.segments == segments else None
+
+        def send() -> Stop:
+            receipt = self._client.arena.declare_stop(self._task_id, segments)
+            return Stop(segments=segments, block=receipt.block, tx=receipt.tx)
+
+        return self._once(find, send)
+
+    def _run(self) -> Run:
+        return self._client.arena.run(self._task_id, self._client.address)
+
+    def _once(self, find: Callable[[], T | None], send: Callable[[], T]) -> T:
+        """What ``find`` sees on chain, or else what ``send`` puts there.
+
+        A failed ``send`` says little: its answer may be lost, or speak of an earlier one that came through after all.
+        So the chain is asked again.
+        """
+        found = find()
+        if found is not None:
+            return found
+        self._require_mined()
+        try:
+            return send()
+        except ChainError:
+            found = find()
+            if found is None:
+                self._require_mined()
+                raise
+            return found
+
+    def _require_mined(self) -> None:
+        """While a transaction of the account is on its way, it may be the wanted one, and no other can overtake it."""
+        if self._client.arena.connection.unmined():
+            raise NetworkUnavailable(f"a transaction of {self._client.address} is not mined yet: try again later")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +107,9 @@ class Submission:
 class ChainRun:
     """Everything the chain holds of a run, for a verifier to compare a proof with.
 
-    ``beacon`` seeds the run, ``mark`` draws the watermark's bits. ``reference_segment`` and ``reference_digest`` are
-    ``None`` until the trainer has named the state that the watermark goes into, ``submission`` until it has committed.
+    ``beacon`` seeds the run, ``mark`` draws the watermark's bits. ``stopped`` is ``None`` unless the trainer declared
+    that the run ends early, ``reference_segment`` and ``reference_digest`` are ``None`` until it has named the state
+    that the watermark goes into, ``submission`` until it has committed.
     """
 
     chain_id: int
@@ -58,6 +122,7 @@ class ChainRun:
     mark: Beacon
     anchors: tuple[Anchor, ...]
     transcript_digest: bytes
+    stopped: Stop | None
     reference_segment: int | None
     reference_digest: bytes | None
     submission: Submission | None
@@ -91,6 +156,7 @@ def read_run(client: ArenaClient, task_id: int, trainer: str) -> ChainRun:
         mark=run.mark,
         anchors=anchors,
         transcript_digest=run.transcript_digest,
+        stopped=_stop(client, task_id, trainer, run),
         reference_segment=run.reference_segment if referenced else None,
         reference_digest=run.reference_digest if referenced else None,
         submission=submission,
@@ -112,6 +178,16 @@ def _anchors(client: ArenaClient, task_id: int, trainer: str) -> tuple[Anchor, .
         Anchor(first=anchor.first, count=anchor.count, root=anchor.root, block=anchor.block, tx=txs[index])
         for index, anchor in enumerate(held)
     )
+
+
+def _stop(client: ArenaClient, task_id: int, trainer: str, run: Run) -> Stop | None:
+    if not run.stopped:
+        return None
+    block = run.stop_block
+    events = client.arena.events("RunStopped", first_block=block, last_block=block, taskId=task_id, trainer=trainer)
+    if not events:
+        raise ChainError(f"the node knows no transaction in which {trainer} stopped: use one that keeps old events")
+    return Stop(segments=run.stopped, block=block, tx=events[0].tx)
 
 
 def _model_cid(client: ArenaClient, task_id: int, trainer: str, first_block: int) -> str:

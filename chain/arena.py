@@ -68,7 +68,7 @@ class Arena(ContractClient):
         return from_abi(RoundTimes, self.call("roundTimes", task_id, round_))
 
     def segment_count(self, task_id: int) -> int:
-        """Segments of a complete run."""
+        """Segments that the task promises."""
         return int(self.call("segmentCount", task_id))
 
     # Runs and submissions
@@ -84,6 +84,10 @@ class Arena(ContractClient):
     def anchor(self, task_id: int, first: int, count: int, root: bytes) -> Receipt:
         """Promise segments [first, first + count) of the client's trunk by their Merkle root."""
         return self.send("anchor", task_id, first, count, root)
+
+    def declare_stop(self, task_id: int, segments: int) -> Receipt:
+        """Declare that the client's run ends early, with the ``segments`` anchored so far. Once, and for good."""
+        return self.send("declareStop", task_id, segments)
 
     def anchor_reference(self, task_id: int, opening: Opening) -> Receipt:
         """Name the anchored end state that the watermark goes into, and thereby the block that draws its bits."""
@@ -130,6 +134,10 @@ class Arena(ContractClient):
     def anchors(self, task_id: int, trainer: str) -> tuple[ChainAnchor, ...]:
         """The run's anchors, in order."""
         return tuple(from_abi(ChainAnchor, row) for row in self.call("anchors", task_id, trainer))
+
+    def run_segments(self, task_id: int, trainer: str) -> int:
+        """Segments of the trainer's whole run: all that the task promises, or those it was declared to end with."""
+        return int(self.call("runSegments", task_id, trainer))
 
     def standing(self, task_id: int, trainer: str, round_: int) -> bool:
         """Whether the trainer has a revealed, unstruck submission of this round or an earlier one."""

@@ -82,6 +82,13 @@ class Connection:
             raise ChainError("this client only reads: open it with an account to act as")
         return str(self.account.address)
 
+    def unmined(self) -> int:
+        """How many of the account's transactions the node holds that are not in a block yet."""
+        sender = Web3.to_checksum_address(self.sender())
+        with refusals("counting transactions"):
+            mined, sent = (self.web3.eth.get_transaction_count(sender, at) for at in ("latest", "pending"))
+        return max(0, sent - mined)
+
     def read(self, call: Any, label: str) -> Any:
         """The result of a view at the latest block; ``call`` is a bound web3 function."""
         with refusals(label):

@@ -10,7 +10,6 @@ from typing import Any
 
 from eth_typing import HexAddress
 from web3 import Web3
-from web3.exceptions import BadFunctionCallOutput
 from web3.types import Nonce
 from web3.utils.address import get_create_address
 
@@ -108,7 +107,7 @@ def find_deployment(web3: Web3, arena: str) -> Deployment:
         with refusals("finding the contracts"):
             token, vault, escrow, manager = (contract.functions[name]().call() for name in names)
             chain_id = web3.eth.chain_id
-    except BadFunctionCallOutput as error:
+    except WrongChain as error:
         raise WrongChain(f"no Arena at {arena} there: use another node or another address") from error
     return Deployment(
         chain_id=chain_id, token=token, vault=vault, escrow=escrow, arena=contract.address, challenges=manager

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
+from pol.errors import Unreachable
+
 
 class ChainError(Exception):
     """Base of every error this package raises on purpose."""
@@ -14,8 +16,8 @@ class WrongChain(ChainError):
     """The node serves another chain, or the contracts are not at the deployment's addresses there."""
 
 
-class NetworkUnavailable(ChainError):
-    """The node did not answer, or a transaction was not mined in time."""
+class NetworkUnavailable(ChainError, Unreachable):
+    """The node did not answer, or a transaction is not mined yet: try again later."""
 
 
 class BadSignature(ChainError):

@@ -6,19 +6,35 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import cache
+from json import JSONDecodeError
 from typing import Any
 
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 from eth_utils.abi import abi_to_signature
 from eth_utils.crypto import keccak
-from web3.exceptions import ContractLogicError, ProviderConnectionError, TimeExhausted, Web3RPCError
+from web3.exceptions import (
+    BadFunctionCallOutput,
+    BadResponseFormat,
+    ContractLogicError,
+    ProviderConnectionError,
+    TimeExhausted,
+    Web3RPCError,
+)
 
 from chain.artifact import CONTRACTS, artifact
-from chain.errors import ChainError, ContractReverted, NetworkUnavailable
+from chain.errors import ChainError, ContractReverted, NetworkUnavailable, WrongChain
 from chain.types import CaseVerdict, Phase
 
 PANICS = {0x01: "assertion failed", 0x11: "arithmetic overflow", 0x12: "division by zero", 0x32: "index out of range"}
+SILENCE = (
+    OSError,  # every failure of a connection, time-outs and HTTP errors included
+    ProviderConnectionError,
+    TimeExhausted,
+    BadResponseFormat,  # this and the next two: something answered, but no node
+    JSONDecodeError,
+    UnicodeDecodeError,
+)
 ENUMS: dict[str, type[IntEnum]] = {"enum Phase": Phase, "enum Verdict": CaseVerdict}
 
 HINTS = {
@@ -37,6 +53,7 @@ HINTS = {
     "BadScores": "Give 0 to 10000 basis points, and 0 for a model that does not stand.",
     "BadScoresLength": "Give one score a staked trainer, in staking order.",
     "BadScoresReveal": "Use the scores and the salt of the promise, and the account that made it.",
+    "BadStop": "Stop with the `have` anchored segments, if they are fewer than `limit`; a stopped run stays so.",
     "BadTerms": "Change that field; its bounds are in ITasks.sol.",
     "BadVoteReveal": "Use the vote, reproduction and salt of the promise, and the account that made it.",
     "BeaconAlreadyRequested": "The block is promised, and can still be latched or was.",
@@ -73,7 +90,7 @@ HINTS = {
     "TooEarly": "Wait until then (seconds since 1970).",
     "TooLate": "The window is over (seconds since 1970).",
     "TooManyOperators": "The task is full.",
-    "TranscriptIncomplete": "Anchor the remaining segments first.",
+    "TranscriptIncomplete": "Anchor the remaining segments first, or declare that the run ends early.",
     "UnknownCase": "Check the case's id.",
     "UnknownRound": "Rounds are 1, 2 and 3 (the final validation).",
     "UnknownRun": "Register a run first.",
@@ -95,8 +112,10 @@ def refusals(label: str) -> Iterator[None]:
         yield
     except ContractLogicError as error:
         raise explain_revert(_error_data(error), label) from error
-    except (OSError, ProviderConnectionError, TimeExhausted) as error:
-        raise NetworkUnavailable(f"{label}: the node did not answer ({error}); check its address") from error
+    except BadFunctionCallOutput as error:
+        raise WrongChain(f"{label}: no such contract there; use another node or another deployment") from error
+    except SILENCE as error:
+        raise NetworkUnavailable(f"{label}: the node did not answer ({str(error)[:200]}); check its address") from error
     except Web3RPCError as error:
         raise ChainError(f"{label}: the node refused it ({error.message})") from error
 

@@ -96,7 +96,7 @@ class TaskConfig:
 
     @property
     def segments(self) -> int:
-        """Segments of a complete run."""
+        """Segments that the task promises."""
         return -(-self.steps // self.segment_length)
 
     def round_rules(self, round_: int) -> RoundRules:
@@ -147,12 +147,17 @@ class Beacon:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trainer's run in one task: what it promised, what was drawn, what it submitted."""
+    """One trainer's run in one task: what it promised, what was drawn, what it submitted.
+
+    ``stopped`` is the number of segments it was declared to end with, in ``stop_block``; both are 0 without a stop.
+    """
 
     spec_digest: bytes
     key_root: bytes
     transcript_digest: bytes
     anchored: int
+    stopped: int
+    stop_block: int
     reference_segment: int
     reference_digest: bytes
     beacon: Beacon

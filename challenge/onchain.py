@@ -12,6 +12,7 @@ from challenge.verdict import ExitCode, Verdict
 from pol.encoding import to_hex
 from pol.machine import MachineClass
 from pol.proof import Proof
+from pol.transcript import Stop
 from watermark import opening_groups
 
 ANY_CLASS = bytes(32)
@@ -38,6 +39,8 @@ def check_run_on_chain(proof: Proof, chain: ArenaClient, verdict: Verdict) -> No
     if not problems:
         blocks = f"blocks {proof.anchors[0].block} to {proof.anchors[-1].block}"
         verdict.checks.append(("anchors", f"{len(proof.anchors)} anchors in {blocks}, all on chain"))
+        if proof.stopped:
+            verdict.checks.append(("early stop", f"declared on chain: {_described(proof.stopped)}"))
     for problem in _task_problems(proof, chain):
         verdict.reject(ExitCode.MALFORMED, problem)
     verdict.anchors_checked = True
@@ -71,6 +74,9 @@ def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
         problems.append("the seed's beacon is not the one latched on chain")
     if run.anchors != proof.anchors or run.transcript_digest != proof.transcript_digest:
         problems.append("the anchors are not those on chain")
+    if run.stopped != proof.stopped:
+        mine, theirs = _described(proof.stopped), _described(run.stopped)
+        problems.append(f"the early stop is not what was declared on chain (proof: {mine}; chain: {theirs})")
     if mark and mark.beta is not None:
         boundary = proof.segments[mark.reference_segment].end_digest
         if (run.reference_segment, run.reference_digest) != (mark.reference_segment, boundary):
@@ -84,6 +90,12 @@ def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
     if mark and (run.submission is None or run.submission.model_digest not in (None, mark.model_digest)):
         problems.append("the submitted model is not the one committed on chain")
     return problems
+
+
+def _described(stop: Stop | None) -> str:
+    if stop is None:
+        return "none"
+    return f"after {stop.segments} segments, in block {stop.block} by {to_hex(stop.tx)[:14]}…"
 
 
 def _task_problems(proof: Proof, chain: ArenaClient) -> list[str]:

@@ -27,8 +27,8 @@ def digest(*label):
 class World:
     """One chain with the contracts; ``clients[i]`` acts as account i. Account 0 deploys and creates the tasks."""
 
-    def __init__(self):
-        self.chain = EmbeddedChain(accounts=14)
+    def __init__(self, chain=None):
+        self.chain = chain or EmbeddedChain(accounts=14)
         self.deployment = deploy(self.chain.web3, self.chain.accounts[0], SUPPLY)
         self.reader = ArenaClient(self.chain.web3, self.deployment)
         self.clients = [ArenaClient(self.chain.web3, self.deployment, account) for account in self.chain.accounts]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from chain.anchoring import RunAnchorer
 from chain.commitments import case_seed, sampled_segments
 from chain.types import CaseVerdict, tokens
 from tests.chain.play import Proof, digest, refused
@@ -84,6 +85,29 @@ def test_the_draw_equals_the_contracts(world):
         case = court.open(trainer)
         seed = case_seed(court.reader.challenges.case(case).seed.value, case)
         assert court.reader.challenges.sampled_segments(case) == sampled_segments(seed, 16, 16)
+
+
+@pytest.mark.parametrize(("segments", "drawn"), [(5, 5), (12, 8)], ids=["fewer than the sample", "more"])
+def test_the_draw_of_a_stopped_run_is_from_its_declared_segments(world, segments, drawn):
+    class Stopped(Court):
+        def submit(self, trainer, label):
+            proof = self.task.register(trainer, (label, self.task.id))
+            self.task.anchor(trainer, proof, parts=(3, segments - 3))
+            RunAnchorer(trainer, self.task.id).stop(segments)
+            self.task.mark(trainer, proof)
+            self.task.commit(trainer, proof)
+            return proof
+
+    with world.wound_back():
+        court = Stopped(world, steps=160, sampled_segments=8, opening_cost=tokens(1), answer_window=1_000)
+        for trainer in (court.mallory, court.alice):
+            case = court.open(trainer)
+            seed = case_seed(court.reader.challenges.case(case).seed.value, case)
+            assert court.reader.challenges.sampled_segments(case) == sampled_segments(seed, segments, drawn)
+            court.answer(trainer, case)
+        court.vote(case, (False, bytes(32)), (False, bytes(32)), (False, bytes(32)))
+        assert court.challenger.challenges.settle(case) == CaseVerdict.REJECTED
+        assert court.credit(court.alice) == drawn * tokens(1)
 
 
 def test_the_draw_waits_for_its_block(court):

@@ -1,6 +1,8 @@
 """Refusals decoded from every form a node gives them, transactions, receipts, and clients that cannot act."""
 
 import dataclasses
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from eth_abi.abi import encode
@@ -15,6 +17,7 @@ from chain.contract import Connection
 from chain.errors import ChainError, ContractReverted, NetworkUnavailable, WrongChain
 from chain.reverts import HINTS, explain_revert
 from chain.types import Phase, Role, tokens
+from pol.errors import Unreachable
 from tests.chain.play import digest, refused
 
 TOO_EARLY = keccak(text="TooEarly(uint256)")[:4] + encode(("uint256",), (5,))
@@ -37,7 +40,11 @@ class OneAnswer(BaseProvider):
 
 
 def ask(answer):
-    connection = Connection(Web3(OneAnswer(answer)))
+    return ask_at(OneAnswer(answer))
+
+
+def ask_at(provider):
+    connection = Connection(Web3(provider))
     call = connection.contract("Arena", dev_account(0).address).functions["taskCount"]()
     return connection.read(call, "Arena.taskCount")
 
@@ -80,6 +87,46 @@ def test_other_refusals_read_well(data, message):
 def test_a_silent_node_is_named(failure):
     with pytest.raises(NetworkUnavailable, match="node did not answer"):
         ask(failure)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "length"),
+    [
+        (502, b"", 0),
+        (429, b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32005, "message": "slow down"}}', None),
+        (200, b"<html>down for maintenance</html>", None),
+        (200, b'{"jsonrpc": "2.0", "id": 1, "resu', None),
+        (200, b'{"jsonrpc": "2.0", "id": 1, "resu', 1_000),
+        (200, b'{"jsonrpc": "2.0", "id": 1}', None),
+        (200, b"[]", None),
+        (200, b"\xff\xfe", None),
+    ],
+    ids=["gateway", "rate limit", "html", "torn", "cut off", "no result", "no object", "no text"],
+)
+def test_an_endpoint_that_answers_no_json_rpc_is_as_good_as_silent(status, body, length):
+    class Endpoint(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body) if length is None else length))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Endpoint) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(Unreachable, match="node did not answer") as caught:
+            ask_at(Web3.HTTPProvider(url, exception_retry_configuration=None))
+        server.shutdown()
+    assert isinstance(caught.value, NetworkUnavailable)
+
+
+def test_a_chain_without_the_contract_is_the_wrong_one():
+    with pytest.raises(WrongChain, match="no such contract"):
+        ask({"result": "0x"})
 
 
 def test_every_refusal_says_what_to_do():

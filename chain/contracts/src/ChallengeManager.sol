@@ -3,6 +3,7 @@ pragma solidity ^0.8.30;
 
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
+import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {IArena} from "./interfaces/IArena.sol";
 import {IArenaToken} from "./interfaces/IArenaToken.sol";
@@ -218,7 +219,7 @@ contract ChallengeManager is IChallengeManager, ReentrancyGuardTransient {
 
         uint256 bond = config.challengeBond;
         uint256 toChallenger = verdict == Verdict.Upheld || verdict == Verdict.Inconclusive ? bond : 0;
-        uint256 toTrainer = verdict == Verdict.Rejected ? uint256(config.openingCost) * config.sampledSegments : 0;
+        uint256 toTrainer = verdict == Verdict.Rejected ? _openingCosts(case_, config) : 0;
         uint256 burned = bond - toChallenger - toTrainer;
         if (verdict == Verdict.Upheld) toChallenger += _convict(case_.taskId, case_.trainer);
         credit[case_.challenger] += toChallenger;
@@ -226,6 +227,12 @@ contract ChallengeManager is IChallengeManager, ReentrancyGuardTransient {
         emit CaseSettled(caseId, verdict, toChallenger, toTrainer, burned);
 
         token.burn(burned);
+    }
+
+    /// @dev What the answer cost the trainer; never more than the bond, which covers the task's sample.
+    function _openingCosts(Case storage case_, TaskConfig memory config) private view returns (uint256) {
+        (uint256 sampled,) = _sample(case_, config);
+        return config.openingCost * sampled;
     }
 
     /// @dev Burns the slashable stake and brings the forfeited reward here; nothing if another case did so before.
@@ -258,13 +265,23 @@ contract ChallengeManager is IChallengeManager, ReentrancyGuardTransient {
         Case storage case_ = _known(caseId);
         bytes32 beacon = case_.seed.value;
         if (beacon == 0) revert SeedNotLatched();
-        uint256 sampled = arena.taskConfig(case_.taskId).sampledSegments;
-        return Commitments.draws(caseId, beacon, sampled, arena.segmentCount(case_.taskId));
+        (uint256 sampled, uint256 segments) = _sample(case_, arena.taskConfig(case_.taskId));
+        return Commitments.draws(caseId, beacon, sampled, segments);
     }
 
     /// @inheritdoc IChallengeManager
     function voteCommitment(CaseId caseId, address juror) external view returns (bytes32) {
         return _votes[caseId][juror].commitment;
+    }
+
+    /// @dev How many segments a case opens, of how many: a run that ended early may have fewer than the task samples.
+    function _sample(Case storage case_, TaskConfig memory config)
+        private
+        view
+        returns (uint256 sampled, uint256 segments)
+    {
+        segments = arena.runSegments(case_.taskId, case_.trainer);
+        sampled = Math.min(config.sampledSegments, segments);
     }
 
     function _known(CaseId caseId) private view returns (Case storage case_) {

@@ -17,6 +17,7 @@ abstract contract StoryTest is BaseTest {
     address[] internal validators;
 
     mapping(address trainer => Segment[]) internal segmentsOf;
+    mapping(address trainer => uint64) internal stopAfter; // segments after which a run is stopped; 0 = it is completed
 
     function setUp() public virtual override {
         super.setUp();
@@ -69,10 +70,19 @@ abstract contract StoryTest is BaseTest {
 
     function _opening(address trainer, uint64 index) internal view returns (Opening memory opening) {
         bool early = index < FIRST_ANCHOR;
-        (uint64 first, uint64 count) = early ? (0, FIRST_ANCHOR) : (FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
+        (uint64 first, uint64 end) = early ? (0, _firstAnchorOf(trainer)) : (FIRST_ANCHOR, _endOf(trainer));
         opening.segment = segmentsOf[trainer][index];
         opening.anchorIndex = early ? 0 : 1;
-        opening.siblings = Tree.siblings(_leaves(trainer, first, count), index - first);
+        opening.siblings = Tree.siblings(_leaves(trainer, first, end - first), index - first);
+    }
+
+    function _endOf(address trainer) internal view returns (uint64) {
+        return stopAfter[trainer] == 0 ? SEGMENTS : stopAfter[trainer];
+    }
+
+    function _firstAnchorOf(address trainer) internal view returns (uint64) {
+        uint64 end = _endOf(trainer);
+        return end < FIRST_ANCHOR ? end : FIRST_ANCHOR;
     }
 
     function _register(address trainer) internal {
@@ -89,12 +99,19 @@ abstract contract StoryTest is BaseTest {
         arena.anchor(taskId, first, count, root);
     }
 
+    function _declareStop(address trainer, uint64 segments) internal {
+        vm.prank(trainer);
+        arena.declareStop(taskId, segments);
+    }
+
     function _anchorAll(address trainer) internal {
-        _anchor(trainer, 0, FIRST_ANCHOR);
-        Opening memory opening = _opening(trainer, 3);
+        (uint64 some, uint64 all) = (_firstAnchorOf(trainer), _endOf(trainer));
+        _anchor(trainer, 0, some);
+        Opening memory opening = _opening(trainer, some < 4 ? some - 1 : 3);
         vm.prank(trainer);
         arena.anchorReference(taskId, opening);
-        _anchor(trainer, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
+        if (all > some) _anchor(trainer, some, all - some);
+        if (all < SEGMENTS) _declareStop(trainer, all);
         _mine(3);
         arena.latchMark(taskId, trainer);
     }

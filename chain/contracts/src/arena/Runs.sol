@@ -62,7 +62,7 @@ abstract contract Runs is Tasks, IRuns {
         _requireSubmission(config);
         Run storage run_ = _run(taskId, msg.sender);
         if (run_.beacon.value == 0) revert BeaconNotLatched();
-        uint64 limit = config.segmentCount();
+        uint64 limit = _segments(config, run_);
         if (first != run_.anchored || count == 0 || count > limit - first) revert BadAnchor(run_.anchored, limit);
 
         bytes32 digest = Transcript.extend(run_.transcriptDigest, first, count, root);
@@ -71,6 +71,19 @@ abstract contract Runs is Tasks, IRuns {
         run_.transcriptDigest = digest;
         list.push(Anchor({first: first, count: count, blockNumber: uint64(block.number), root: root}));
         emit Anchored(taskId, msg.sender, uint64(list.length - 1), first, count, root, digest);
+    }
+
+    /// @inheritdoc IRuns
+    function declareStop(TaskId taskId, uint64 segments) external {
+        TaskConfig storage config = _config(taskId);
+        _requireSubmission(config);
+        Run storage run_ = _run(taskId, msg.sender);
+        uint64 limit = _segments(config, run_);
+        if (segments != run_.anchored || segments == 0 || segments >= limit) revert BadStop(run_.anchored, limit);
+
+        run_.stopped = segments;
+        run_.stopBlock = uint64(block.number);
+        emit RunStopped(taskId, msg.sender, segments);
     }
 
     /// @inheritdoc IRuns
@@ -100,7 +113,7 @@ abstract contract Runs is Tasks, IRuns {
         _requireSubmission(config);
         Run storage run_ = _run(taskId, msg.sender);
         if (run_.commitOrder != 0) revert AlreadyCommitted();
-        uint64 segments = config.segmentCount();
+        uint64 segments = _segments(config, run_);
         if (run_.anchored != segments) revert TranscriptIncomplete(run_.anchored, segments);
         if (run_.mark.value == 0) revert MarkNotLatched();
 
@@ -152,6 +165,11 @@ abstract contract Runs is Tasks, IRuns {
     }
 
     /// @inheritdoc IRuns
+    function runSegments(TaskId taskId, address trainer) external view returns (uint64) {
+        return _segments(_config(taskId), _runs[taskId][trainer]);
+    }
+
+    /// @inheritdoc IRuns
     function standing(TaskId taskId, address trainer, uint256 round) external view returns (bool) {
         return _standingOrder(taskId, trainer, round) != 0;
     }
@@ -178,6 +196,11 @@ abstract contract Runs is Tasks, IRuns {
         if (run_.specDigest == 0) revert UnknownRun(trainer);
     }
 
+    function _segments(TaskConfig storage config, Run storage run_) private view returns (uint64) {
+        uint64 stopped = run_.stopped;
+        return stopped == 0 ? config.segmentCount() : stopped;
+    }
+
     function _verify(TaskId taskId, address trainer, Opening calldata opening) private view returns (bool) {
         Anchor[] storage list = _anchors[taskId][trainer];
         if (opening.anchorIndex >= list.length) return false;
@@ -188,7 +211,8 @@ abstract contract Runs is Tasks, IRuns {
         return MerkleProof.verify(anchored.root, Transcript.leaf(segment), position, anchored.count, opening.siblings);
     }
 
-    /// @dev Every segment has `segmentLength` steps but the last, which ends with the run.
+    /// @dev Every segment has `segmentLength` steps but the task's last, which ends with it. (A run that ends early has
+    /// whole segments only.)
     function _boundsHold(TaskConfig storage config, Segment calldata segment) private view returns (bool) {
         uint256 from = uint256(segment.index) * config.segmentLength;
         uint256 to = from + config.segmentLength;

@@ -9,6 +9,8 @@ import {Beacon, TaskId} from "../types/Types.sol";
 /// @param keyRoot Merkle root of the watermark key.
 /// @param transcriptDigest The spec digest folded with every anchor.
 /// @param anchored Segments anchored so far.
+/// @param stopped Segments the run was declared to end with, fewer than the task promises; 0 = no stop was declared.
+/// @param stopBlock The block of that declaration; 0 = none.
 /// @param referenceSegment The trunk segment whose end the watermark branches from.
 /// @param referenceDigest The state digest at that end; 0 = not named yet.
 /// @param beacon Decides initialisation and data order; promised at registration.
@@ -24,6 +26,8 @@ struct Run {
     bytes32 keyRoot;
     bytes32 transcriptDigest;
     uint64 anchored;
+    uint64 stopped;
+    uint64 stopBlock;
     uint64 referenceSegment;
     bytes32 referenceDigest;
     Beacon beacon;
@@ -40,10 +44,11 @@ struct Run {
 /// @notice Promise first, randomness after: a run is promised before its seed is drawn, its trunk is anchored as it
 /// grows, the watermark's bits are drawn after the state they go into is anchored, and a model is committed before any
 /// other is shown.
-/// @dev One run a trainer and task, one submission a run. A beacon that nobody latched in time voids the run for good,
-/// and whoever registers a run and never reveals a submission forfeits the slashable share of its stake: otherwise
-/// runs would be registered under many names and the one with the luckiest seed kept. (A copier whose reveal is refused
-/// as a duplicate has revealed nothing.)
+/// @dev One run a trainer and task, one submission a run. A run has all the segments that its task promises, unless its
+/// trainer declares that it ends early: then it has those anchored so far, for good. Nothing shorter is submitted.
+/// A beacon that nobody latched in time voids the run for good, and whoever registers a run and never reveals a
+/// submission forfeits the slashable share of its stake: otherwise runs would be registered under many names and the
+/// one with the luckiest seed kept. (A copier whose reveal is refused as a duplicate has revealed nothing.)
 interface IRuns {
     /// @notice A run was promised; block `beaconBlock` will seed it.
     event RunRegistered(
@@ -61,6 +66,8 @@ interface IRuns {
         bytes32 root,
         bytes32 transcriptDigest
     );
+    /// @notice The run was declared to end early, with `segments` segments instead of all that the task promises.
+    event RunStopped(TaskId indexed taskId, address indexed trainer, uint64 segments);
     /// @notice The state the watermark goes into was named; block `markBlock` will draw the bits.
     event ReferenceAnchored(
         TaskId indexed taskId, address indexed trainer, uint64 segment, bytes32 digest, uint64 markBlock
@@ -90,6 +97,8 @@ interface IRuns {
     error BeaconNotLatched();
     /// @notice Anchors must continue at segment `have`, and end by segment `limit`.
     error BadAnchor(uint64 have, uint64 limit);
+    /// @notice A run may end early with its `have` anchored segments only, if they are some but fewer than `limit`.
+    error BadStop(uint64 have, uint64 limit);
     /// @notice The opened segment is not what was anchored there, or not at the steps of the terms.
     error BadOpeningProof();
     /// @notice The reference was named before, at the end of `segment`.
@@ -118,13 +127,18 @@ interface IRuns {
     /// @notice Promises segments [first, first + count) of the caller's trunk by their Merkle root record.
     function anchor(TaskId taskId, uint64 first, uint64 count, bytes32 root) external;
 
+    /// @notice Declares that the caller's run ends early, with the segments anchored so far. Once, while it may anchor;
+    /// no more are anchored afterwards, and whatever counts the run's segments counts these.
+    /// @param segments How many they are, so that an anchor still on its way cannot change what is declared.
+    function declareStop(TaskId taskId, uint64 segments) external;
+
     /// @notice Names the anchored end state that the watermark goes into, and thereby the block that draws its bits.
     function anchorReference(TaskId taskId, Opening calldata opening) external;
 
     /// @notice Stores the hash of the block promised with the reference. Anyone may call.
     function latchMark(TaskId taskId, address trainer) external;
 
-    /// @notice Promises the caller's model in the current round; all segments anchored, mark latched, once a run.
+    /// @notice Promises the caller's model in the current round; whole run anchored, mark latched, once a run.
     /// @param commitment SHA256(abi.encode("aiarena/submission/v1", chainid, arena, taskId, trainer, modelDigest,
     /// transcriptDigest, SHA256(modelCid), salt)).
     function commitSubmission(TaskId taskId, bytes32 commitment) external;
@@ -139,6 +153,9 @@ interface IRuns {
 
     /// @notice The run's anchors, in order.
     function anchors(TaskId taskId, address trainer) external view returns (Anchor[] memory);
+
+    /// @notice Segments of the trainer's whole run: all that the task promises, or those it was declared to end with.
+    function runSegments(TaskId taskId, address trainer) external view returns (uint64);
 
     /// @notice Whether the trainer has a revealed, unstruck submission of `round` or an earlier one.
     function standing(TaskId taskId, address trainer, uint256 round) external view returns (bool);

@@ -28,7 +28,7 @@ import {Phase, TaskId} from "../types/Types.sol";
 /// @param finalReward Reward of the final validation, wei. The budget is 2 * roundReward + finalReward.
 /// @param challengeBond What opening a case costs if it fails, wei; at least openingCost * sampledSegments.
 /// @param openingCost What a rejected case pays the trainer per opened segment, wei.
-/// @param sampledSegments Segments a case opens, 1 to 16.
+/// @param sampledSegments Segments a case opens, 1 to 16; all of a run that ended early with fewer.
 /// @param burnBps Share of a redirected reward that is burned.
 /// @param slashBps Share of a convicted trainer's own stake that is burned; also caps what it can earn.
 /// @param answerWindow Time to latch a case's seed, and again to answer it.
@@ -117,6 +117,6 @@ interface ITasks {
     /// @notice When the windows of `round` (1 to 3) begin.
     function roundTimes(TaskId taskId, uint256 round) external view returns (RoundTimes memory);
 
-    /// @notice Segments of a complete run: ceil(steps / segmentLength).
+    /// @notice Segments that the task promises: ceil(steps / segmentLength). (Of one trainer's run: IRuns.runSegments.)
     function segmentCount(TaskId taskId) external view returns (uint64);
 }

@@ -55,7 +55,7 @@ library Commitments {
     }
 
     /// @notice The segments to open: `sampled` distinct indices below `segments`, in the order drawn.
-    /// @dev Drawn with counters 0, 1, 2, ...; duplicates are skipped. `sampled` <= `segments` is checked with the task.
+    /// @dev Drawn with counters 0, 1, 2, ...; duplicates are skipped. Ends only if `sampled` <= `segments`.
     function draws(CaseId caseId, bytes32 beacon, uint256 sampled, uint256 segments)
         internal
         pure

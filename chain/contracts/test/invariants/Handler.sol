@@ -2,6 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {Case} from "../../src/interfaces/IChallengeManager.sol";
+import {Run} from "../../src/interfaces/IRuns.sol";
 import {PhaseTimes, RoundTimes} from "../../src/interfaces/ITasks.sol";
 import {Opening} from "../../src/libraries/Transcript.sol";
 import {CaseId, Phase, Role, Verdict} from "../../src/types/Types.sol";
@@ -36,8 +37,14 @@ contract Handler is StoryTest {
     /// @dev Straight to the challenging phase, so that a random life has time for disputes. The last round is left to be
     /// settled before, between or after them.
     function skipToChallenging() external {
+        stopAfter[bob] = 2; // fewer than a case samples
         _playToFinalScores();
         _warpTo(Phase.Challenging);
+    }
+
+    /// @dev The segments a trainer's run has when it is whole, to this handler's knowledge.
+    function endOf(address trainer) external view returns (uint64) {
+        return _endOf(trainer);
     }
 
     function everybody() external view returns (address[] memory) {
@@ -112,7 +119,7 @@ contract Handler is StoryTest {
     /// @dev Tries each step of the submission and final phases; the ones out of their window do nothing.
     function _compete(uint256 seed) private {
         address trainer = _pick(trainers, seed);
-        try this.trainAndCommit(trainer) {} catch {}
+        try this.trainAndCommit(trainer, seed) {} catch {}
         try this.revealModel(trainer) {} catch {}
         for (uint256 round = 1; round <= 3; ++round) {
             try this.score(round, seed) {} catch {}
@@ -124,7 +131,9 @@ contract Handler is StoryTest {
         }
     }
 
-    function trainAndCommit(address trainer) external {
+    /// @dev Half of the runs end early, after any number of segments.
+    function trainAndCommit(address trainer, uint256 seed) external {
+        if (_draw(seed, "stops", 2) == 0) stopAfter[trainer] = uint64(1 + _draw(seed, "segments", SEGMENTS - 1));
         _train(trainer);
         _commitModel(trainer, _model(trainer));
     }
@@ -307,6 +316,12 @@ contract Handler is StoryTest {
         _refused(stranger, address(vault), abi.encodeCall(vault.withdraw, (taskId)));
         _refused(stranger, address(escrow), abi.encodeCall(escrow.claimDelegated, (taskId, victim)));
         _refused(stranger, address(manager), abi.encodeCall(manager.openCase, (taskId, victim, SAME)));
+        _refused(stranger, address(arena), abi.encodeCall(arena.declareStop, (taskId, 1)));
+        Run memory run = arena.run(taskId, victim);
+        if (run.commitOrder != 0) {
+            _refused(victim, address(arena), abi.encodeCall(arena.anchor, (taskId, run.anchored, 1, SAME)));
+            _refused(victim, address(arena), abi.encodeCall(arena.declareStop, (taskId, run.anchored)));
+        }
         if (arena.phase(taskId) != Phase.Registration) {
             bytes memory late = abi.encodeCall(vault.stake, (taskId, Role.Trainer, uint128(1_000e18), uint16(0)));
             _refused(stranger, address(vault), late);

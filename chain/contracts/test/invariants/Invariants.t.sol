@@ -9,6 +9,7 @@ import {ChallengeManager} from "../../src/ChallengeManager.sol";
 import {RewardEscrow} from "../../src/RewardEscrow.sol";
 import {StakeVault} from "../../src/StakeVault.sol";
 import {Case} from "../../src/interfaces/IChallengeManager.sol";
+import {Run} from "../../src/interfaces/IRuns.sol";
 import {TaskConfig} from "../../src/interfaces/ITasks.sol";
 import {CaseId, Phase, Role, TaskId, Verdict} from "../../src/types/Types.sol";
 import {Handler} from "./Handler.sol";
@@ -54,7 +55,8 @@ abstract contract Invariants is Test {
 
     /* LAWS */
 
-    function invariant_everyWeiIsWhereItBelongs() public view {
+    function invariant_everyLawHolds() public view {
+        _whatIsSubmittedIsWholeOrDeclaredShorter();
         _vaultHoldsThePrincipal();
         _escrowHoldsTheRewards();
         _managerHoldsBondsAndCredits();
@@ -62,6 +64,17 @@ abstract contract Invariants is Test {
         _nobodyIsPaidForATrainerTooEarlyOrAfterAConviction();
         _rewardsStayWithinBudgetAndStake();
         assertEq(handler.violation(), "");
+    }
+
+    function _whatIsSubmittedIsWholeOrDeclaredShorter() private view {
+        for (uint256 i; i < trainers.length; ++i) {
+            Run memory run = arena.run(TASK, trainers[i]);
+            assertLt(run.stopped, arena.segmentCount(TASK));
+            if (run.stopped != 0) assertEq(run.anchored, run.stopped);
+            if (run.commitOrder == 0) continue;
+            assertEq(run.anchored, handler.endOf(trainers[i]));
+            assertEq(run.anchored, arena.runSegments(TASK, trainers[i]));
+        }
     }
 
     /// @dev I1: what came in, less what left, less what was slashed.
@@ -126,7 +139,9 @@ abstract contract Invariants is Test {
             Verdict verdict = manager.caseOf(CaseId.wrap(k)).verdict;
             if (verdict == Verdict.Lapsed) burned += config.challengeBond;
             if (verdict != Verdict.Rejected) continue;
-            burned += config.challengeBond - config.openingCost * config.sampledSegments;
+            uint256 segments = handler.endOf(manager.caseOf(CaseId.wrap(k)).trainer);
+            uint256 opened = segments < config.sampledSegments ? segments : config.sampledSegments;
+            burned += config.challengeBond - config.openingCost * opened;
         }
         assertEq(token.totalSupply(), SUPPLY - burned);
         uint256 sum =
@@ -177,7 +192,7 @@ abstract contract Invariants is Test {
         for (uint256 p; p < count; ++p) {
             handler.takeAll(people[(p * 5 + order) % count]); // 5 and 12 share no factor: everybody, once
         }
-        invariant_everyWeiIsWhereItBelongs();
+        invariant_everyLawHolds();
         assertEq(token.balanceOf(address(vault)), 0);
         assertEq(token.balanceOf(address(manager)), 0);
         assertLt(token.balanceOf(address(escrow)), 14, "under a wei a delegator and operator");
@@ -186,7 +201,7 @@ abstract contract Invariants is Test {
     /* THE HANDLER */
 
     /// @dev The laws would hold for a handler that does nothing. These bits say what random lives came to: 1 a trainer
-    /// was paid, 4 to 32 a case was upheld, rejected, inconclusive, lapsed.
+    /// was paid, 2 a run that ended early was shown, 4 to 32 a case was upheld, rejected, inconclusive, lapsed.
     function _reached(uint256 lives, uint256 wanted) internal returns (uint256 seen) {
         uint256 start = vm.snapshotState();
         for (uint256 life; life < lives && seen & wanted != wanted; ++life) {
@@ -200,6 +215,8 @@ abstract contract Invariants is Test {
             _everybodyLeaves(life);
             for (uint256 i; i < trainers.length; ++i) {
                 if (handler.paidFor(trainers[i]) != 0) seen |= 1;
+                Run memory run = arena.run(TASK, trainers[i]);
+                if (run.stopped != 0 && run.revealed) seen |= 2;
             }
             vm.revertToState(start);
         }
@@ -213,8 +230,8 @@ abstract contract Invariants is Test {
 
 /// @dev From registration.
 contract LifeInvariantsTest is Invariants {
-    function test_theHandlerReachesPayment() public {
-        assertEq(_reached(40, 1) & 1, 1);
+    function test_theHandlerReachesPaymentAndEarlyStops() public {
+        assertEq(_reached(40, 3) & 3, 3);
     }
 }
 
