@@ -18,6 +18,8 @@ from pol.errors import ProofError, SpecError
 DIGEST_BYTES = 32
 MAX_JSON_BYTES = 16 * 1024 * 1024
 MAX_JSON_DEPTH = 32
+MAX_JSON_VALUES = 2**19
+"""Commas and opening brackets: 16 MiB of ``[],[],`` would take half a gigabyte as Python objects."""
 MAX_INTEGER = 2**63 - 1
 
 Json: TypeAlias = None | bool | int | str | list["Json"] | dict[str, "Json"]
@@ -80,12 +82,12 @@ def parse_canonical_json(data: bytes, *, where: str) -> Json:
     """Parse ``data`` and insist that it is exactly the canonical encoding of what it says.
 
     Raises :class:`ProofError` for anything else: larger than ``MAX_JSON_BYTES``, nested deeper than
-    ``MAX_JSON_DEPTH``, not JSON, duplicate keys, floats, other spacing or key order, trailing bytes.
+    ``MAX_JSON_DEPTH``, of more than ``MAX_JSON_VALUES`` values, not JSON, duplicate keys, floats, other spacing or key
+    order, trailing bytes.
     """
     if len(data) > MAX_JSON_BYTES:
         raise ProofError(f"{where}: {len(data)} bytes of JSON, more than the limit of {MAX_JSON_BYTES}")
-    if _depth(data) > MAX_JSON_DEPTH:
-        raise ProofError(f"{where}: not canonical JSON (nested deeper than {MAX_JSON_DEPTH})")
+    check_json_shape(data, where=where)
     try:
         value: Json = json.loads(data.decode("ascii"), parse_float=_reject, parse_constant=_reject)
         canonical = canonical_json(value)
@@ -96,12 +98,20 @@ def parse_canonical_json(data: bytes, *, where: str) -> Json:
     return value
 
 
+def check_json_shape(data: bytes, *, where: str) -> None:
+    """Insist on few enough values and brackets, before a parser makes objects of them; raises :class:`ProofError`."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
+        raise ProofError(f"{where}: more than the limit of {MAX_JSON_VALUES} values")
+    if _depth(data) > MAX_JSON_DEPTH:
+        raise ProofError(f"{where}: not canonical JSON (nested deeper than {MAX_JSON_DEPTH})")
+
+
 def fields(value: Json, names: set[str], *, where: str) -> dict[str, Any]:
     """``value`` as an object with exactly the keys ``names``; raises :class:`ProofError` otherwise."""
     if not isinstance(value, dict):
         raise ProofError(f"{where}: expected an object")
     if set(value) != names:
-        missing, extra = sorted(names - set(value)), sorted(set(value) - names)
+        missing, extra = sorted(names - set(value)), [name[:40] for name in sorted(set(value) - names)[:5]]
         raise ProofError(f"{where}: missing fields {missing}, unknown fields {extra}")
     return value
 

@@ -25,3 +25,7 @@ class ProofError(PolError):
 
 class CannotRun(PolError):
     """This machine could not do what was asked (missing file, missing extra, failed process): try again here."""
+
+
+class Unreachable(CannotRun):
+    """A service that this machine needs (a chain's node, a blob store) does not answer: try again later."""

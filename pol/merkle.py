@@ -9,7 +9,7 @@ record ``SHA256("aiarena/root-record/v1" || u64(count) || top)``, so two trees o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from blockcerts_merkletools import MerkleTools
@@ -65,9 +65,26 @@ class MerkleTree:
         return MerkleProof(position=position, count=self.count, siblings=siblings)
 
 
-def merkle_root(leaves: Sequence[bytes]) -> bytes:
-    """The root record over ``leaves`` (32 bytes each, at least one)."""
-    return MerkleTree(leaves).root
+def merkle_root(leaves: Iterable[bytes]) -> bytes:
+    """The root record over ``leaves`` (32 bytes each, at least one), in one pass that keeps O(log n) nodes.
+
+    The same root as :class:`MerkleTree`'s, for data sets whose trees would not fit in memory.
+    """
+    peaks: list[tuple[int, bytes]] = []  # (height, top) of the perfect trees so far, the highest first
+    count = 0
+    for leaf in leaves:
+        height, node = 0, leaf
+        while peaks and peaks[-1][0] == height:
+            node = _node(peaks.pop()[1], node)
+            height += 1
+        peaks.append((height, node))
+        count += 1
+    if not count:
+        raise ValueError("a Merkle tree needs at least one leaf")
+    _, top = peaks.pop()
+    while peaks:
+        top = _node(peaks.pop()[1], top)
+    return root_record(count, top)
 
 
 def root_from_proof(leaf: bytes, proof: MerkleProof) -> bytes:

@@ -1,27 +1,35 @@
 """The whole training state as named tensors with one canonical digest.
 
-Everything a step reads or writes is in it: parameters, buffers, optimizer state and hyper-parameters, scheduler,
-generators and the step itself. The names are ``model/<name>``, ``optimizer/<parameter>/<slot>``, ``rng/<generator>``
-and ``scalars`` (canonical JSON as bytes: hyper-parameters, schedule and step).
+Everything a step reads or writes is in it. The names are
+
+- ``model/<name>``: parameters and buffers of the model's state dict; ``buffer/<name>``: buffers it leaves out;
+- ``pinned``: the digest of those tensors of the model that the config pins and no step may change;
+- ``optimizer/<parameter>/<slot>``, ``ema/<name>`` (and ``ema-buffer/<name>``), ``scaler/<number>``: what training
+  adds, where there is one;
+- ``rng/<generator>``: the generators, keyed for the coming step;
+- ``scalars``: canonical JSON as bytes: hyper-parameters, schedule and step.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import nn
 
 from pol.encoding import Json, canonical_json, float_text
 from pol.errors import ProofError, SpecError
 from pol.machine import seed_everything
-from pol.tensors import check_values, little_endian_bytes
+from pol.tensorfile import parse_rows
+from pol.tensors import DTYPES, check_values, little_endian_bytes, same_bits, tensors_digest
 
 Tensors = dict[str, torch.Tensor]
 
@@ -40,37 +48,57 @@ class Scheduler(Protocol):
 
 @dataclass(eq=False)
 class TrainingState:
-    """Everything needed to continue a run bit for bit; ``step`` counts optimiser steps already taken."""
+    """Everything needed to continue a run bit for bit; ``step`` counts optimiser steps already taken.
+
+    ``scaler`` scales the loss of mixed precision, ``ema`` is a module of averaged weights. ``pinned`` names tensors
+    of the model that no step changes and that need no storing, because the config pins them by digest (the base
+    model of an adapter): a state binds them by one digest.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: Scheduler | None = None
+    scaler: torch.amp.GradScaler | None = None
+    ema: nn.Module | None = None
+    pinned: frozenset[str] = frozenset()
     step: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's parameters are."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> TrainingState:
+        """Move a freshly built state to ``device``, in place; returns itself."""
+        self.model.to(device)
+        if self.ema is not None:
+            self.ema.to(device)
+        return self
 
     def key_generators(self, seed: bytes) -> None:
         """Key every random generator by (seed, this step); both recorder and replay do it before each step."""
         seed_everything(seed, self.step)
 
-    def capture(self, seed: bytes) -> Tensors:
+    def capture(self, seed: bytes, reuse: Mapping[str, torch.Tensor] | None = None) -> Tensors:
         """A copy of the state at a step boundary, on the CPU, as named tensors.
 
-        The generators are keyed for the coming step first: whatever was drawn since the last step (an evaluation,
+        The memory of ``reuse``, an earlier capture that nobody needs any more, is written over where it fits. The
+        generators are keyed for the coming step first: whatever was drawn since the last step (an evaluation,
         say) leaves no trace.
         """
+        held = reuse or {}
+        return {name: _copy(value, held.get(name)) for name, value in self.view(seed).items()}
+
+    def view(self, seed: bytes) -> Tensors:
+        """What :meth:`capture` copies: the tensors themselves, for a look before the next step changes them."""
         self.key_generators(seed)
-        tensors = {f"model/{name}": _copy(value) for name, value in self.model.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            for slot, value in slots.items():
-                tensors[f"optimizer/{index}/{slot}"] = _copy(torch.as_tensor(value))
-        tensors |= _generators()
-        tensors["scalars"] = torch.frombuffer(bytearray(canonical_json(self.scalars())), dtype=torch.uint8)
-        return tensors
+        return self._live() | self._derived()
 
     def scalars(self) -> Json:
         """Hyper-parameters, schedule and step as canonical JSON: what the program decides, never the prover."""
         groups = self.optimizer.state_dict()["param_groups"]
         schedule = self.scheduler.state_dict() if self.scheduler else {}
-        return {
+        scalars: dict[str, Json] = {
             "step": self.step,
             "optimizer": type(self.optimizer).__name__,
             "param_groups": _plain(groups),
@@ -78,6 +106,10 @@ class TrainingState:
             # torch keeps notes of its own there, which change from version to version and decide nothing
             "schedule": _plain({name: value for name, value in schedule.items() if not name.startswith("_")}),
         }
+        if self.scaler is not None:
+            scaling = self.scaler.state_dict()
+            scalars["scaler"] = _plain({name: value for name, value in scaling.items() if name not in _SCALER_STATE})
+        return scalars
 
     def restore(
         self, tensors: Mapping[str, torch.Tensor], *, layout: Mapping[str, torch.Tensor], seed: bytes, step: int
@@ -94,12 +126,14 @@ class TrainingState:
         where = f"state after step {step}"
         check_values(tensors, where=where)
         _check_layout(layout, tensors, where=where)
-        self.model.load_state_dict({name: value.clone() for name, value in model_tensors(tensors).items()})
+        self._restore_modules(tensors)
         self._restore_optimizer(tensors)
+        if self.scaler is not None and "scaler/scale" in tensors:
+            learned = {key: tensors[f"scaler/{name}"].item() for key, name in _SCALER_STATE.items()}
+            self.scaler.load_state_dict(self.scaler.state_dict() | learned)
         self.advance_schedule(step)
-        mine = self.capture(seed)
-        for name, value in mine.items():
-            if little_endian_bytes(value) != little_endian_bytes(tensors[name]):
+        for name, value in self.view(seed).items():
+            if name not in tensors or not same_bits(value, tensors[name]):
                 raise ProofError(f"{where}: {name} is not what the program and the seed give")
 
     def advance_schedule(self, step: int) -> None:
@@ -112,45 +146,143 @@ class TrainingState:
                     self.scheduler.step()
         self.step = step
 
+    def _live(self) -> Tensors:
+        """The tensors that training changes, by their names in a state; they are the live ones, not copies."""
+        parameters = _tensors_only(self.model.state_dict(), "the model's state dict")
+        live = {f"model/{name}": value for name, value in parameters.items() if name not in self.pinned}
+        live |= {f"buffer/{name}": value for name, value in _unsaved_buffers(self.model).items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            found = {slot: value for slot, value in slots.items() if value is not None}
+            where = f"{type(self.optimizer).__name__}'s state of parameter {index}"
+            live |= {f"optimizer/{index}/{slot}": value for slot, value in _tensors_only(found, where).items()}
+        if self.ema is not None:
+            averaged = _tensors_only(self.ema.state_dict(), "the averaged model's state dict")
+            live |= {f"ema/{name}": value for name, value in averaged.items()}
+            live |= {f"ema-buffer/{name}": value for name, value in _unsaved_buffers(self.ema).items()}
+        return live
+
+    def _derived(self) -> Tensors:
+        """The tensors that are made for a capture: generators, numbers, and the digest of what is pinned."""
+        derived = _generators(self.device)
+        derived["scalars"] = torch.frombuffer(bytearray(canonical_json(self.scalars())), dtype=torch.uint8)
+        if self.scaler is not None and self.scaler.is_enabled():
+            scaling = self.scaler.state_dict()
+            derived["scaler/scale"] = torch.tensor(scaling["scale"], dtype=torch.float64)
+            derived["scaler/growth_tracker"] = torch.tensor(scaling["_growth_tracker"], dtype=torch.int64)
+        if self.pinned:
+            base = {name: value for name, value in self.model.state_dict().items() if name in self.pinned}
+            derived["pinned"] = torch.frombuffer(bytearray(tensors_digest(base)), dtype=torch.uint8)
+        return derived
+
+    def _restore_modules(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        pinned = {name: value for name, value in self.model.state_dict().items() if name in self.pinned}
+        # Cloned: a module may keep what it is given, and then training would change the caller's tensors.
+        learned = {name: value.clone() for name, value in model_tensors(tensors).items()}
+        self.model.load_state_dict(learned | pinned)
+        _copy_into(_unsaved_buffers(self.model), part(tensors, "buffer/"))
+        if self.ema is not None:
+            self.ema.load_state_dict({name: value.clone() for name, value in part(tensors, "ema/").items()})
+            _copy_into(_unsaved_buffers(self.ema), part(tensors, "ema-buffer/"))
+
     def _restore_optimizer(self, tensors: Mapping[str, torch.Tensor]) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        for name, value in tensors.items():
-            if name.startswith("optimizer/"):
-                _, index, slot = name.split("/", 2)
-                self.optimizer.state[parameters[int(index)]][slot] = value.clone()
+        for name, value in part(tensors, "optimizer/").items():
+            index, slot = name.split("/", 1)
+            parameter = parameters[int(index)]
+            # Adam's step count stays on the CPU whatever the parameter's device, as torch keeps it
+            device = parameter.device if value.dim() else torch.device("cpu")
+            self.optimizer.state[parameter][slot] = value.to(device, copy=True)
+
+
+# torch's names of what a gradient scaler learns, and ours
+_SCALER_STATE = {"scale": "scale", "_growth_tracker": "growth_tracker"}
+
+
+def _unsaved_buffers(module: nn.Module) -> Tensors:
+    saved = module.state_dict().keys()
+    return {name: value for name, value in module.named_buffers() if name not in saved}
+
+
+def _copy_into(buffers: Tensors, values: Mapping[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        for name, buffer in buffers.items():
+            buffer.copy_(values[name])
+
+
+def part(tensors: Mapping[str, torch.Tensor], prefix: str) -> Tensors:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def model_tensors(tensors: Mapping[str, torch.Tensor]) -> Tensors:
     """The model's part of a captured state, under the model's own names."""
-    return {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
+    return part(tensors, "model/")
+
+
+_WRITTEN_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 
 
 def to_safetensors(tensors: Mapping[str, torch.Tensor]) -> bytes:
     """A safetensors blob of ``tensors``; equal tensors give equal bytes."""
-    return save({name: tensors[name].contiguous() for name in sorted(tensors)})
+    return b"".join(safetensors_chunks(tensors))
+
+
+def safetensors_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | memoryview]:
+    """The blob of :func:`to_safetensors` in pieces, so that a state can be written without a second copy of it.
+
+    The library's own writer copies every tensor first. The bytes are the same (the tests compare them): tensors by
+    dtype, the widest first, then by name; the header's length is a multiple of eight.
+    """
+    names = sorted(tensors, key=lambda name: (_WRITTEN_ORDER.index(DTYPES[tensors[name].dtype]), name))
+    header, offset = {}, 0
+    for name in names:
+        size = tensors[name].numel() * tensors[name].element_size()
+        header[name] = {
+            "dtype": DTYPES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    yield from (little_endian_bytes(tensors[name]) for name in names)
 
 
 def from_safetensors(data: bytes, *, where: str) -> Tensors:
     """Inverse of :func:`to_safetensors`; :class:`ProofError` on anything that is not one."""
+    parse_rows(io.BytesIO(data), len(data), where=where)
     try:
         return dict(load(data))
     except Exception as error:  # safetensors raises its own type, which it does not export for typing
         raise ProofError(f"{where}: not a safetensors blob ({error})") from error
 
 
-def _copy(value: torch.Tensor) -> torch.Tensor:
+def _copy(value: torch.Tensor, held: torch.Tensor | None) -> torch.Tensor:
+    if held is not None and (held.dtype, held.shape) == (value.dtype, value.shape):
+        return held.copy_(value.detach())
     return value.detach().to("cpu", copy=True).contiguous()
 
 
-def _generators() -> Tensors:
+def _tensors_only(values: Mapping[str, Any], where: str) -> Tensors:
+    for name, value in values.items():
+        if not isinstance(value, torch.Tensor):
+            raise SpecError(f"{where}: {name!r} is a {type(value).__name__}; only tensors can be bound and restored")
+    return dict(values)
+
+
+def _generators(device: torch.device) -> Tensors:
     version, words, _ = random.getstate()
     kind, keys, position, *_ = cast(Any, np.random.get_state(legacy=True))
     assert version == 3 and kind == "MT19937"
-    return {
+    found = {
         "rng/python": torch.tensor(words, dtype=torch.int64),
         "rng/numpy": torch.tensor([*keys.tolist(), position], dtype=torch.int64),
         "rng/torch": torch.get_rng_state(),
     }
+    if device.type == "cuda":
+        found["rng/cuda"] = torch.cuda.get_rng_state(device)
+    return found
 
 
 def _plain(value: Any) -> Json:

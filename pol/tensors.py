@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 
 from pol.encoding import u64
 from pol.errors import ProofError
 from pol.merkle import leaf_digest, merkle_root
+from pol.tensorfile import MAX_DIMENSIONS
 
 BLOCK_BYTES = 16 * 1024
 MAX_NAME_BYTES = 1024
-MAX_DIMENSIONS = 64
 BLOCK_DOMAIN = "aiarena/tensor-block/v1"
 TENSOR_DOMAIN = "aiarena/named-tensor/v1"
 
@@ -44,11 +45,24 @@ def tensor_header(name: str, tensor: torch.Tensor) -> bytes:
     return b"".join(parts)
 
 
-def little_endian_bytes(tensor: torch.Tensor) -> bytes:
-    """The elements of ``tensor`` in row-major order, little-endian, whatever its strides or device."""
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+def little_endian_bytes(tensor: torch.Tensor) -> memoryview:
+    """The elements of ``tensor`` in row-major order, little-endian, whatever its strides or device.
+
+    A view of the tensor's own memory where that is possible, so that hashing a state does not copy it.
+    """
     # All supported hosts are little-endian; a byte view keeps bf16, which numpy does not know.
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return _byte_view(tensor.detach().to("cpu")).numpy().data if tensor.numel() else memoryview(b"")
+
+
+def same_bits(mine: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have one dtype, shape and bits (so that -0.0 differs from 0.0, and NaN equals itself)."""
+    if (mine.dtype, mine.shape) != (other.dtype, other.shape):
+        return False
+    return torch.equal(_byte_view(mine.detach()), _byte_view(other.detach()))
+
+
+def _byte_view(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def tensor_root(name: str, tensor: torch.Tensor) -> bytes:
@@ -56,13 +70,23 @@ def tensor_root(name: str, tensor: torch.Tensor) -> bytes:
 
     Every leaf binds the tensor's name, dtype, shape and the block's index.
     """
-    header, data = tensor_header(name, tensor), little_endian_bytes(tensor)
+    data = little_endian_bytes(tensor)
     starts = range(0, max(1, len(data)), BLOCK_BYTES)
-    leaves = [
-        leaf_digest(BLOCK_DOMAIN, block, header + data[start : start + BLOCK_BYTES])
-        for block, start in enumerate(starts)
-    ]
-    return merkle_root(leaves)
+    return blocks_root(tensor_header(name, tensor), (data[start : start + BLOCK_BYTES] for start in starts))
+
+
+def blocks_root(header: bytes, blocks: Iterable[bytes | memoryview]) -> bytes:
+    """The root of a tensor with this header whose bytes come as ``blocks`` of 16 KiB, the last one maybe shorter."""
+    return merkle_root(_block_leaves(header, blocks))
+
+
+def _block_leaves(header: bytes, blocks: Iterable[bytes | memoryview]) -> Iterator[bytes]:
+    domain = BLOCK_DOMAIN.encode("ascii")
+    for index, block in enumerate(blocks):
+        # leaf_digest(BLOCK_DOMAIN, index, header + block), without joining the bytes first
+        leaf = hashlib.sha256(domain + u64(index) + header)
+        leaf.update(block)
+        yield leaf.digest()
 
 
 def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> bytes:
@@ -96,5 +120,5 @@ def check_values(tensors: Mapping[str, torch.Tensor], *, where: str) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ProofError(f"{where}: tensor {name!r} holds NaN or infinity")
-        if tensor.dtype is torch.bool and max(little_endian_bytes(tensor), default=0) > 1:
+        if tensor.dtype is torch.bool and bool((tensor.view(torch.uint8) > 1).any()):
             raise ProofError(f"{where}: tensor {name!r} holds a boolean that is neither 0 nor 1")

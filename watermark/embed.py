@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from pol.errors import ProofError, SpecError
-from pol.tensors import little_endian_bytes
+from pol.tensors import same_bits
 from watermark.carrier import MarkParameters, carrier_factors, carrier_scale, mark_bit
 from watermark.key import Leaf, LeafOpening, WatermarkKey
 from watermark.least_norm import least_weights
@@ -154,7 +154,7 @@ def _changed_tensors(theta_ref: State, model: State, carrier: str) -> list[str]:
         other = model[name]
         if (other.dtype, other.shape) != (tensor.dtype, tensor.shape):
             findings.append(f"{name} is {other.dtype} {list(other.shape)}, not {tensor.dtype} {list(tensor.shape)}")
-        elif name != carrier and little_endian_bytes(other) != little_endian_bytes(tensor):
+        elif name != carrier and not same_bits(other, tensor):
             findings.append(f"{name} differs from theta_ref, but only {carrier} may")
     return findings
 

@@ -68,3 +68,8 @@ def test_impossible_data_is_refused() -> None:
         built_in("imagenet")
     with pytest.raises(SpecError, match="no split"):
         digits("test")
+
+
+def test_equal_samples_at_other_positions_have_other_leaves() -> None:
+    leaves = Dataset(torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)).leaves
+    assert leaves[0] != leaves[1]

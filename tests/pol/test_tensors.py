@@ -71,6 +71,7 @@ def test_names_and_contents_cannot_be_swapped() -> None:
     a, b = torch.zeros(3), torch.ones(3)
     assert tensors_digest({"a": a, "b": b}) != tensors_digest({"a": b, "b": a})
     assert tensors_digest({"a": a}) != tensors_digest({"a": a, "b": b})
+    assert tensors_digest({"a": a}) != tensors_digest({"c": a})
 
 
 @settings(max_examples=20)
