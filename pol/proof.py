@@ -1,7 +1,8 @@
 """The proof on disk: manifest, transcript and states, with a strict reader. Torch-free.
 
-Layout (docs/spec/proof-format.md section 7): ``manifest.json``, ``transcript.jsonl`` and ``states/<cid>.safetensors``.
-Nothing else may be in the folder, nothing is a link, and nothing is ever unpickled.
+Layout (docs/spec/proof-format.md section 7): ``manifest.json``, ``transcript.jsonl``, ``states/<cid>.safetensors`` and,
+once states were opened on request, ``openings.json``. Nothing else may be in the folder, nothing is a link, and nothing
+is ever unpickled.
 """
 
 from __future__ import annotations
@@ -27,12 +28,13 @@ from pol.errors import CannotRun, ProofError, RecordingError
 from pol.seed import run_seed
 from pol.spec import TrainingSpec
 from pol.store import LocalStore, write_atomically
-from pol.transcript import Anchor, Segment, check_anchors, check_shape, transcript_digest
+from pol.transcript import MAX_SEGMENTS, Anchor, Segment, Stop, check_anchors, check_shape, transcript_digest
 
 PROOF_FORMAT = "aiarena.proof/1"
 MANIFEST_DOMAIN = "aiarena/proof-manifest/v1"
-MANIFEST, TRANSCRIPT, STATES = "manifest.json", "transcript.jsonl", "states"
-MAX_TRANSCRIPT_BYTES = 64 * 1024 * 1024
+OPENINGS_FORMAT = "aiarena.openings/1"
+MANIFEST, TRANSCRIPT, STATES, OPENINGS = "manifest.json", "transcript.jsonl", "states", "openings.json"
+MAX_TRANSCRIPT_BYTES = 24 * 1024 * 1024
 SIGNATURE_BYTES = 65
 
 
@@ -43,6 +45,10 @@ class SeedSource:
     kind: str
     value: bytes
     block: int = 0
+
+    def to_json(self) -> dict[str, Json]:
+        """The object stored in the manifest."""
+        return {"kind": self.kind, "value": to_hex(self.value), "block": self.block}
 
     def seed(self, spec: TrainingSpec) -> bytes:
         """The run's 32-byte seed; :class:`ProofError` if the kind does not fit the spec."""
@@ -69,6 +75,10 @@ class StoredState:
 
     step: int
     cid: str
+
+    def to_json(self) -> dict[str, Json]:
+        """The object stored in the manifest."""
+        return {"step": self.step, "cid": self.cid}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +108,11 @@ class Submission:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """Everything a proof folder promises, parsed. States and models are named by CID, not loaded."""
+    """Everything a proof folder promises, parsed. States and models are named by CID, not loaded.
+
+    ``stopped`` is set where the trainer declared that the run ended before the promised steps. ``openings`` are states
+    that were recomputed and served later: unsigned, and held by the transcript's digests alone.
+    """
 
     spec: TrainingSpec
     seed_source: SeedSource
@@ -106,7 +120,19 @@ class Proof:
     anchors: tuple[Anchor, ...]
     states: tuple[StoredState, ...]
     submission: Submission | None = None
+    stopped: Stop | None = None
+    openings: tuple[StoredState, ...] = ()
     signature: bytes | None = None
+
+    @property
+    def segment_count(self) -> int:
+        """How many segments the run has: those promised, or those declared when it was stopped."""
+        return self.stopped.segments if self.stopped else self.spec.segments
+
+    @property
+    def steps(self) -> int:
+        """How many steps the run has."""
+        return self.spec.bounds(self.segment_count - 1)[1]
 
     @property
     def seed(self) -> bytes:
@@ -124,29 +150,33 @@ class Proof:
         return digest(MANIFEST_DOMAIN, canonical_json(self._unsigned()))
 
     def stored_before(self, segment: int) -> StoredState | None:
-        """The latest stored state at or before the start of ``segment``; None means the initial state."""
+        """The latest stored or opened state at or before the start of ``segment``; None means the initial state."""
         start, _ = self.spec.bounds(segment)
-        earlier = [state for state in self.states if state.step <= start]
+        earlier = [state for state in (*self.states, *self.openings) if state.step <= start]
         return max(earlier, key=lambda state: state.step, default=None)
 
+    def find_stored(self, step: int) -> StoredState | None:
+        """The state stored or opened after exactly ``step`` steps, if there is one."""
+        return next((state for state in (*self.states, *self.openings) if state.step == step), None)
+
     def stored_at(self, step: int) -> StoredState:
-        """The state kept after exactly ``step`` steps; :class:`ProofError` if there is none."""
+        """The state that the manifest names after exactly ``step`` steps; :class:`ProofError` if there is none."""
         for state in self.states:
             if state.step == step:
                 return state
         raise ProofError(f"{MANIFEST}: no state is stored after step {step}")
 
     def _unsigned(self) -> dict[str, Json]:
-        seed = self.seed_source
-        return {
+        manifest: dict[str, Json] = {
             "format": PROOF_FORMAT,
             "spec": self.spec.to_json(),
-            "seed": {"kind": seed.kind, "value": to_hex(seed.value), "block": seed.block},
+            "seed": self.seed_source.to_json(),
             "anchors": [anchor.to_json() for anchor in self.anchors],
             "transcript_digest": to_hex(self.transcript_digest),
-            "states": [{"step": state.step, "cid": state.cid} for state in self.states],
+            "states": [state.to_json() for state in self.states],
             "submission": self.submission.to_json() if self.submission else None,
         }
+        return manifest | ({"stopped": self.stopped.to_json()} if self.stopped else {})
 
     def write(self, folder: Path) -> None:
         """Write the transcript, then the manifest that makes the folder a proof, each atomically."""
@@ -165,23 +195,24 @@ class Proof:
             raise CannotRun(f"{folder}: no such folder; give the path of a proof (it holds {MANIFEST})")
         check_files(folder)
         where = str(folder / MANIFEST)
-        manifest = fields(
-            parse_canonical_json(_read(folder / MANIFEST, MAX_JSON_BYTES), where=where),
-            {"format", "spec", "seed", "anchors", "transcript_digest", "states", "submission", "signature"},
-            where=where,
-        )
+        names = {"format", "spec", "seed", "anchors", "transcript_digest", "states", "submission", "signature"}
+        value = parse_canonical_json(_read(folder / MANIFEST, MAX_JSON_BYTES), where=where)
+        stopped = isinstance(value, dict) and "stopped" in value
+        manifest = fields(value, names | ({"stopped"} if stopped else set()), where=where)
         if manifest["format"] != PROOF_FORMAT:
             raise ProofError(f"{where}: this version reads {PROOF_FORMAT}, found {str(manifest['format'])[:40]!r}")
         signature = manifest["signature"]
         proof = cls(
             spec=TrainingSpec.from_json(manifest["spec"], where=f"{where}: spec"),
-            seed_source=_seed(manifest["seed"], where=f"{where}: seed"),
+            seed_source=parse_seed(manifest["seed"], where=f"{where}: seed"),
             segments=_segments(folder / TRANSCRIPT),
             anchors=tuple(
                 Anchor.from_json(row, where=f"{where}: anchors[{i}]")
                 for i, row in enumerate(_rows(manifest["anchors"], where=f"{where}: anchors"))
             ),
-            states=_states(manifest["states"], where=f"{where}: states"),
+            states=parse_states(manifest["states"], where=f"{where}: states"),
+            stopped=Stop.from_json(manifest["stopped"], where=f"{where}: stopped") if stopped else None,
+            openings=_openings(folder / OPENINGS),
             submission=_submission(manifest["submission"], where=f"{where}: submission"),
             signature=None
             if signature is None
@@ -195,25 +226,31 @@ class Proof:
 
     def _check(self, folder: Path) -> None:
         spec = self.spec
-        check_shape(self.segments, steps=spec.steps, segment_length=spec.segment_length)
+        if self.stopped and self.stopped.segments >= spec.segments:
+            raise ProofError(f"{MANIFEST}: stopped after {self.stopped.segments} segments of {spec.segments} promised")
+        check_shape(self.segments, steps=self.steps, segment_length=spec.segment_length)
         check_anchors(self.segments, self.anchors)
-        boundaries = {spec.bounds(i)[1] for i in range(spec.segments)}
-        if any(state.step not in boundaries for state in self.states):
+        boundaries = {spec.bounds(i)[1] for i in range(self.segment_count)}
+        kept = [*self.states, *self.openings]
+        if any(state.step not in boundaries for state in kept):
             raise ProofError(f"{MANIFEST}: a state is stored inside a segment, not at its end")
-        self.stored_at(spec.steps)
+        if len({state.step for state in kept}) < len(kept):
+            raise ProofError(f"{OPENINGS}: a state is opened that {MANIFEST} names")
+        self.stored_at(self.steps)
         self.seed_source.seed(spec)
-        if spec.task is None and (self.seed_source.block or any(a.block or any(a.tx) for a in self.anchors)):
+        receipts: list[Anchor | Stop] = [*self.anchors, *([self.stopped] if self.stopped else [])]
+        if spec.task is None and (self.seed_source.block or any(r.block or any(r.tx) for r in receipts)):
             raise ProofError(f"{MANIFEST}: a run without a task has no blocks and no transactions")
         if self.submission:
             self._check_submission(self.submission)
-        named = {state.cid for state in self.states} | ({self.submission.model_cid} if self.submission else set())
+        named = {state.cid for state in kept} | ({self.submission.model_cid} if self.submission else set())
         present = {path.stem for path in (folder / STATES).iterdir()}
         if named != present:
             gone, extra = sorted(named - present), sorted(present - named)
             raise ProofError(f"{folder / STATES}: missing {gone}, not named in {MANIFEST} {extra}")
 
     def _check_submission(self, mark: Submission) -> None:
-        if mark.reference_segment >= self.spec.segments:
+        if mark.reference_segment >= self.segment_count:
             raise ProofError(f"{MANIFEST}: the submission branches off segment {mark.reference_segment}")
         self.stored_at(self.spec.bounds(mark.reference_segment)[1])
         if mark.beta is None and mark.beta_block:
@@ -224,22 +261,28 @@ class Proof:
 
 def states_of(folder: Path) -> LocalStore:
     """The content-addressed states of a proof folder."""
-    return LocalStore(folder / STATES, suffix=".safetensors")
+    return LocalStore(folder / STATES, suffix=".safetensors", fault=ProofError)
 
 
 def check_files(folder: Path) -> None:
     """Insist on exactly the files of a proof, all of them regular; :class:`ProofError` names the first other one."""
-    expected = {MANIFEST: False, TRANSCRIPT: False, STATES: True}
+    expected = {MANIFEST: False, TRANSCRIPT: False, STATES: True, OPENINGS: False}
     for path in folder.iterdir():
         right = path.is_dir() if expected.get(path.name) else path.is_file()  # neither is true of a pipe or a device
         if path.name not in expected or path.is_symlink() or not right:
             raise ProofError(f"{path}: not part of a proof; keep the folder as the recorder wrote it")
-    missing = [name for name in expected if not (folder / name).exists()]
+    missing = [name for name in (MANIFEST, TRANSCRIPT, STATES) if not (folder / name).exists()]
     if missing:
         raise ProofError(f"{folder}: {', '.join(missing)} missing; the recording did not finish, or this is no proof")
     for path in (folder / STATES).iterdir():
         if path.is_symlink() or not path.is_file() or path.suffix != ".safetensors" or not is_cid(path.stem):
             raise ProofError(f"{path}: not a state of a proof")
+
+
+def write_openings(folder: Path, openings: Sequence[StoredState]) -> None:
+    """List the opened states of a proof folder, ascending by step; their blobs must be in ``states/`` already."""
+    rows: list[Json] = [state.to_json() for state in sorted(openings, key=lambda state: state.step)]
+    write_atomically(folder / OPENINGS, canonical_json({"format": OPENINGS_FORMAT, "states": rows}))
 
 
 def seal(folder: Path, submission: Submission, model: bytes, sign: Callable[[Proof], bytes] | None) -> Proof:
@@ -276,6 +319,8 @@ def _segments(path: Path) -> tuple[Segment, ...]:
     data = _read(path, MAX_TRANSCRIPT_BYTES)
     if not data.endswith(b"\n"):
         raise ProofError(f"{path}: the last line is torn")
+    if data.count(b"\n") > MAX_SEGMENTS:
+        raise ProofError(f"{path}: more than the limit of {MAX_SEGMENTS} segments")
     lines = data.split(b"\n")[:-1]
     return tuple(
         Segment.from_json(parse_canonical_json(line, where=f"{path}:{n}"), where=f"{path}:{n}")
@@ -283,7 +328,8 @@ def _segments(path: Path) -> tuple[Segment, ...]:
     )
 
 
-def _seed(value: Json, *, where: str) -> SeedSource:
+def parse_seed(value: Json, *, where: str) -> SeedSource:
+    """Strict inverse of :meth:`SeedSource.to_json`; raises :class:`ProofError`."""
     row = fields(value, {"kind", "value", "block"}, where=where)
     kind = text(row["kind"], where=f"{where}.kind", limit=16)
     return SeedSource(
@@ -293,7 +339,8 @@ def _seed(value: Json, *, where: str) -> SeedSource:
     )
 
 
-def _states(value: Json, *, where: str) -> tuple[StoredState, ...]:
+def parse_states(value: Json, *, where: str) -> tuple[StoredState, ...]:
+    """Strict inverse of :meth:`StoredState.to_json` for a list; :class:`ProofError` unless steps rise."""
     states = []
     for number, item in enumerate(_rows(value, where=where)):
         row = fields(item, {"step", "cid"}, where=f"{where}[{number}]")
@@ -307,6 +354,18 @@ def _states(value: Json, *, where: str) -> tuple[StoredState, ...]:
     if steps != sorted(set(steps)):
         raise ProofError(f"{where}: steps must rise")
     return tuple(states)
+
+
+def _openings(path: Path) -> tuple[StoredState, ...]:
+    if not path.exists():
+        return ()
+    row = fields(
+        parse_canonical_json(_read(path, MAX_JSON_BYTES), where=str(path)), {"format", "states"}, where=str(path)
+    )
+    states = parse_states(row["states"], where=f"{path}: states")
+    if row["format"] != OPENINGS_FORMAT or not states:
+        raise ProofError(f"{path}: not a list of opened states of format {OPENINGS_FORMAT}")
+    return states
 
 
 def _submission(value: Json, *, where: str) -> Submission | None:

@@ -140,11 +140,12 @@ class TrainingSpec:
             raise ProofError(f"{where}: {error}") from error
 
     @classmethod
-    def load(cls, path: Path | str) -> TrainingSpec:
+    def load(cls, path: Path | str, *, data: Path | None = None, device: str = "cpu") -> TrainingSpec:
         """Read a ``run.toml`` with the fields of docs/spec/proof-format.md section 3.
 
-        Floats in ``[config]`` are written as numbers; the digests of program, data set and machine may be left out
-        and are then taken from what is installed here. Raises :class:`SpecError` or :class:`CannotRun`.
+        Floats in ``[config]`` are written as numbers. The digests of program, data set and machine are those of what
+        is installed here: the data set at ``data`` (None: a built-in one), the machine's class on ``device``. Raises
+        :class:`SpecError` or :class:`CannotRun`.
         """
         try:
             values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -152,7 +153,14 @@ class TrainingSpec:
             raise CannotRun(f"{path}: cannot be read ({error.strerror}); give the path of a run.toml") from error
         except tomllib.TOMLDecodeError as error:
             raise SpecError(f"{path}: not TOML ({error})") from error
-        return _from_toml(values, str(path))
+        return cls.from_values(values, where=str(path), data=data, device=device)
+
+    @classmethod
+    def from_values(
+        cls, values: dict[str, Any], *, where: str, data: Path | None = None, device: str = "cpu"
+    ) -> TrainingSpec:
+        """What :meth:`load` makes of a file that says ``values``; errors name ``where``."""
+        return _from_values(values, where, data, device)
 
 
 _FIELDS = {
@@ -179,29 +187,29 @@ def _watermark(value: Json, *, where: str) -> WatermarkPromise | None:
     return WatermarkPromise(key_root=from_hex(row["key_root"], where=f"{where}.key_root"), parameters=row["parameters"])
 
 
-def _from_toml(values: dict[str, Any], where: str) -> TrainingSpec:
+def _from_values(values: dict[str, Any], where: str, data: Path | None, device: str) -> TrainingSpec:
     # Imported here: these need torch, and reading a proof's spec does not.
-    from pol.data import built_in
     from pol.machine import this_machine
     from pol.program import config_from, program_digest
+    from pol.sources import open_data
 
     allowed = {"program", "dataset", "batch_size", "steps", "segment_length", "trainer", "threads", "config"}
     unknown, missing = set(values) - allowed, allowed - {"threads", "trainer"} - set(values)
     if unknown or missing:
         raise SpecError(f"{where}: missing {sorted(missing)}, unknown {sorted(unknown)}")
     try:
-        dataset = built_in(values["dataset"])
+        samples = open_data(values["dataset"], data)
         return TrainingSpec(
             program=values["program"],
             program_digest=program_digest(values["program"]),
             config=config_from(values["config"]),
             dataset=values["dataset"],
-            dataset_root=dataset.root,
-            dataset_size=len(dataset),
+            dataset_root=samples.root,
+            dataset_size=len(samples),
             batch_size=values["batch_size"],
             steps=values["steps"],
             segment_length=values["segment_length"],
-            machine=this_machine(threads=values.get("threads", 1)).to_json(),
+            machine=this_machine(threads=values.get("threads", 1), device=device).to_json(),
             trainer=bytes.fromhex(values.get("trainer", "0x" + "00" * ADDRESS_BYTES).removeprefix("0x")),
         )
     except (TypeError, AttributeError, ValueError) as error:

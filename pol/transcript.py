@@ -96,6 +96,32 @@ class Anchor:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """A run declared to end after ``segments`` segments, fewer than promised, in ``block`` by transaction ``tx``.
+
+    Without a chain, block and transaction are zero.
+    """
+
+    segments: int
+    block: int
+    tx: bytes
+
+    def to_json(self) -> dict[str, Json]:
+        """The object stored in the manifest."""
+        return {"segments": self.segments, "block": self.block, "tx": to_hex(self.tx)}
+
+    @classmethod
+    def from_json(cls, value: Json, *, where: str) -> Stop:
+        """Strict inverse of :meth:`to_json`; raises :class:`ProofError`."""
+        row = fields(value, {"segments", "block", "tx"}, where=where)
+        return cls(
+            segments=integer(row["segments"], where=f"{where}.segments", low=1, high=MAX_SEGMENTS),
+            block=integer(row["block"], where=f"{where}.block"),
+            tx=from_hex(row["tx"], where=f"{where}.tx"),
+        )
+
+
 def segment_tree(segments: Sequence[Segment]) -> MerkleTree:
     """The tree of one anchor: the leaves of consecutive segments, at positions ``index - first``."""
     return MerkleTree([segment.leaf() for segment in segments])

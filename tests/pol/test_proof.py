@@ -15,6 +15,7 @@ from pol.errors import CannotRun, ProofError, RecordingError
 from pol.proof import MANIFEST, STATES, TRANSCRIPT, SeedSource, states_of
 from pol.state import from_safetensors, model_tensors, to_safetensors
 from pol.tensors import tensors_digest
+from pol.transcript import check_shape
 
 
 @pytest.fixture
@@ -74,6 +75,12 @@ def test_a_device_or_pipe_is_not_read(folder: Path) -> None:
     (folder / TRANSCRIPT).unlink()
     os.mkfifo(folder / TRANSCRIPT)
     with pytest.raises(ProofError):
+        Proof.read(folder)
+
+
+def test_more_lines_than_a_run_has_segments_are_not_split(folder: Path) -> None:
+    (folder / "transcript.jsonl").write_bytes(b"\n" * (2**16 + 1))
+    with pytest.raises(ProofError, match="more than the limit of 65536 segments"):
         Proof.read(folder)
 
 
@@ -192,3 +199,11 @@ def test_the_signature_covers_the_whole_manifest(folder: Path) -> None:
     seen = []
     sealed = seal(folder, submission, blob, lambda proof: seen.append(proof.manifest_digest) or bytes(65))
     assert seen == [sealed.manifest_digest] and sealed.signature == bytes(65)
+
+
+def test_segments_join_end_to_start(honest_run: Path) -> None:
+    segments = list(Proof.read(honest_run).segments)
+    check_shape(segments, steps=40, segment_length=10)
+    segments[2] = replace(segments[2], start_digest=bytes(32))
+    with pytest.raises(ProofError, match="segment 2 does not start where segment 1 ends"):
+        check_shape(segments, steps=40, segment_length=10)

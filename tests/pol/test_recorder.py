@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +11,12 @@ import pytest
 import torch
 
 from pol import Proof, Recorder, SeedSource
+from pol.anchorer import NoChain
 from pol.data import Dataset, digits
 from pol.errors import RecordingError
 from pol.proof import MANIFEST, TRANSCRIPT
-from pol.recorder import NoChain
 from pol.spec import TaskRef
+from pol.tensors import tensors_digest
 from pol.transcript import Anchor
 from tests.runs import SEED, record, small_spec
 
@@ -56,18 +59,21 @@ def test_anchors_are_made_as_training_goes_on(tmp_path: Path, train_set: Dataset
     spec, calls = replace(small_spec(train_set), task=TaskRef(chain_id=1, arena=bytes(20), task_id=1)), []
     beacon = SeedSource(kind="beacon", value=SEED, block=1)
 
-    class Clerk:
+    class Clerk(NoChain):
         def anchor(self, first: int, count: int, root: bytes) -> Anchor:
-            calls.append((first, count, state.step))
+            calls.append((first, count))
+            early.set()
             return Anchor(first=first, count=count, root=root, block=len(calls), tx=bytes(32))
 
+    early = threading.Event()
     with Recorder(spec, tmp_path / "proof", seed_source=beacon, anchorer=Clerk(), anchor_every=2) as recorder:
         state = recorder.program.build(spec.config, recorder.seed)
         recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
-        for batch in recorder.batches(train_set):
+        for step, batch in enumerate(recorder.batches(train_set)):
             recorder.step(recorder.program.train_step(state, batch))
-            state.step += 1
-    assert calls == [(0, 2, 19), (2, 2, 39)]
+            if step == 25:
+                assert early.wait(60), "the first two segments are anchored while the third is trained"
+    assert calls == [(0, 2), (2, 2)]
     assert [anchor.block for anchor in Proof.read(tmp_path / "proof").anchors] == [1, 2]
 
 
@@ -129,6 +135,32 @@ def test_a_loop_that_does_something_else_is_told_at_once(recorder: Recorder, tra
     inputs, labels = next(iter(recorder.batches(train_set)))
     with pytest.raises(RecordingError, match="computed something else"):
         recorder.step(recorder.program.train_step(state, (inputs, (labels + 1) % 10)))
+
+
+def test_what_a_step_leaves_to_the_next_is_noticed(recorder: Recorder, train_set: Dataset) -> None:
+    """Gradients left over from a step are in no state, so a replay that begins after it would not have them."""
+    state, batches = attached(recorder), recorder.batches(train_set)
+    recorder.step(recorder.program.train_step(state, next(batches)))
+    next(batches)
+    for parameter in state.model.parameters():
+        parameter.grad = torch.ones_like(parameter)  # the leftover
+    inputs, labels = train_set.batch(recorder.order.batch(1))
+    with pytest.raises(RecordingError, match="step 1: the loop computed something else"):
+        recorder.step(recorder.program.train_step(state, (inputs, labels)))
+
+
+def test_hashing_slower_than_training_loses_nothing(
+    tmp_path: Path, honest_run: Path, train_set: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one copy of a state is not written over before it is hashed: training waits."""
+
+    def slowly(tensors: dict[str, torch.Tensor]) -> bytes:
+        time.sleep(0.3)
+        return tensors_digest(tensors)
+
+    monkeypatch.setattr("pol.recorder.tensors_digest", slowly)
+    record(small_spec(train_set), train_set, tmp_path / "proof")
+    assert (tmp_path / "proof" / TRANSCRIPT).read_bytes() == (honest_run / TRANSCRIPT).read_bytes()
 
 
 def test_every_batch_is_one_step(recorder: Recorder, train_set: Dataset) -> None:
