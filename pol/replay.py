@@ -1,7 +1,8 @@
 """Replay: run the program again from a committed state, in a fresh process, and report what came out.
 
-Nothing is judged here. :func:`replay` starts ``python -m pol.replay_worker``, which inherits no generator, flag, thread
-pool or tensor of this process and forks a child a span; the caller compares what it gets with what was promised.
+Nothing is judged here. A :class:`ReplayProcess` is ``python -m pol.replay_worker``, which inherits no generator, flag,
+thread pool or tensor of this process and runs every span in a confined child; the caller compares what it gets with
+what was promised.
 """
 
 from __future__ import annotations
@@ -12,13 +13,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from pol.encoding import Json, canonical_json, from_hex, to_hex
-from pol.errors import CannotRun, ProofError
+from pol.confine import Limits
+from pol.encoding import Json, from_hex, to_hex
+from pol.errors import CannotRun, PolError, ProofError
+from pol.machine import MachineClass
 from pol.spec import TrainingSpec
+
+INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "AIARENA_MODELS")
+
+
+class WorkerLost(CannotRun):
+    """A replay process went away before it was done; another one may get through."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +60,42 @@ class ReplayedSegment:
 @dataclass(slots=True)
 class ReplayedSpan:
     """The segments of one span in order, up to a ``problem``: its start state is no state of this program, or the
-    program failed. A ``malformed`` spec is a problem on every class of machine."""
+    program failed. A ``malformed`` spec is a problem on every class of machine.
+
+    ``machine`` is where it ran, ``notes`` say what the process was not confined in there."""
 
     span: Span
     segments: list[ReplayedSegment]
     problem: str | None = None
     malformed: bool = False
+    machine: MachineClass = field(kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+
+
+OnSegment = Callable[[ReplayedSegment], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all spans of one replay share; the arguments of :func:`replay`."""
+
+    spec: TrainingSpec
+    seed: bytes
+    dataset: Path | None = None
+    trusted: frozenset[bytes] = frozenset()
+    device: str = "cpu"
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
+
+    def to_json(self) -> dict[str, object]:
+        """The first line that a worker reads."""
+        return {
+            "spec": self.spec.to_json(),
+            "seed": to_hex(self.seed),
+            "dataset": str(self.dataset.resolve()) if self.dataset else None,
+            "trusted": [to_hex(value) for value in sorted(self.trusted)],
+            "device": self.device,
+            "limits": asdict(self.limits),
+        }
 
 
 def replay(
@@ -64,38 +105,110 @@ def replay(
     *,
     dataset: Path | None = None,
     trusted: frozenset[bytes] = frozenset(),
-    on_segment: Callable[[ReplayedSegment], None] | None = None,
+    device: str = "cpu",
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    on_segment: OnSegment | None = None,
 ) -> list[ReplayedSpan]:
     """Replay ``spans``, each in a fresh process, and return what came out, in the same order.
 
-    ``dataset`` is a dataset blob; None means the built-in data set the spec names. ``trusted`` lists the digests of
-    programs that may run besides the built-in ones. ``on_segment`` hears of each segment as it is done. Raises
-    :class:`ProofError` if the spec itself cannot be run, :class:`CannotRun` if the data set, the program or the
-    process is not to be had.
+    ``dataset`` is where the data set that the spec names lies; None means a built-in one. ``trusted`` lists the digests
+    of programs that may run besides the built-in ones. ``device`` is ``cpu``, ``cuda`` or ``cuda:1``. ``on_segment``
+    hears of each segment as it is done. Raises :class:`ProofError` if the spec itself cannot be run,
+    :class:`CannotRun` if the data set, the program or the process is not to be had, or a limit was reached.
     """
-    job: dict[str, Json] = {
-        "spec": spec.to_json(),
-        "seed": to_hex(seed),
-        "spans": [_span_json(span) for span in spans],
-        "dataset": str(dataset.resolve()) if dataset else None,
-        "trusted": [to_hex(value) for value in sorted(trusted)],
-    }
-    results = [ReplayedSpan(span, []) for span in spans]
-    for row in _run(job):
-        if "error" not in row:
-            segment = _segment(row)
-            results[row["span"]].segments.append(segment)
-            if on_segment:
-                on_segment(segment)
-        elif row["error"] in ("ProofError", "ProgramFailed") and row["span"] is not None:
-            results[row["span"]].problem = row["message"]
-            results[row["span"]].malformed = row["error"] == "ProofError"
-        else:
-            raise (ProofError if row["error"] == "ProofError" else CannotRun)(row["message"])
-    for result in results:
-        if result.problem is None and len(result.segments) != result.span.last - result.span.first + 1:
-            raise CannotRun(f"the replay process ended before segment {result.span.last}; it may need more memory")
-    return results
+    job = Job(spec=spec, seed=seed, dataset=dataset, trusted=trusted, device=device, limits=limits)
+    with ReplayProcess(job) as process:
+        return [process.replay(span, on_segment) for span in spans]
+
+
+class ReplayProcess:
+    """One worker process for ``job``, as a context manager; every span runs in a fresh child of it.
+
+    ``programs`` is a folder where program modules are looked for first. The variables of ``environment`` are set
+    in it: some change how the libraries there compute, or name the GPU it may use.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        programs: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        env = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(environment or {})
+        paths = [str(programs or ""), str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-B", "-m", "pol.replay_worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=env, cwd=self._folder.name,
+        )  # fmt: skip
+        self._send(job.to_json())
+
+    def __enter__(self) -> ReplayProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def replay(self, span: Span, on_segment: OnSegment | None = None) -> ReplayedSpan:
+        """Replay one span; errors as in :func:`replay`, :class:`WorkerLost` if a process went away."""
+        self._send(_span_json(span))
+        result: ReplayedSpan | None = None
+        for row in self._rows():
+            if "machine" in row:
+                machine = MachineClass.from_json(row["machine"], where="replay.machine")
+                result = ReplayedSpan(span, [], machine=machine, notes=tuple(row["notes"]))
+            elif "error" in row:
+                if result is None or row["error"] in ("CannotRun", "WorkerLost"):
+                    raise _ERRORS[row["error"]](row["message"])
+                result.problem, result.malformed = row["message"], row["error"] == "ProofError"
+                return result
+            elif result is not None and "done" in row:
+                return result
+            elif result is not None:
+                result.segments.append(_segment(row))
+                if on_segment:
+                    on_segment(result.segments[-1])
+        self._errors.seek(0)
+        tail = self._errors.read()[-800:].decode("utf-8", "replace").strip()
+        raise WorkerLost(f"the replay worker ended ({self._process.wait()}) before segment {span.last}: {tail!r}")
+
+    def close(self) -> None:
+        """End the process; from any thread, more than once."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):
+                if pipe:
+                    pipe.close()
+        self._folder.cleanup()
+
+    def _send(self, line: Json | Mapping[str, object]) -> None:
+        assert self._process.stdin
+        with suppress(OSError, ValueError):  # a process that is gone left a row that says why
+            self._process.stdin.write(json.dumps(line).encode("ascii") + b"\n")
+            self._process.stdin.flush()
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        assert self._process.stdout
+        return map(json.loads, self._process.stdout)
+
+
+_ERRORS: dict[str, type[PolError]] = {
+    "CannotRun": CannotRun,
+    "ProgramFailed": CannotRun,
+    "ProofError": ProofError,
+    "WorkerLost": WorkerLost,
+}
 
 
 def _span_json(span: Span) -> Json:
@@ -114,28 +227,3 @@ def _segment(row: dict[str, Any]) -> ReplayedSegment:
         end_digest=from_hex(row["end_digest"], where="replay"),
         batch_root=from_hex(row["batch_root"], where="replay"),
     )
-
-
-def _run(job: dict[str, Json]) -> Iterator[dict[str, Any]]:
-    """The rows that a worker prints for ``job``."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH") if name in os.environ}
-    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-    env = kept | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    with tempfile.TemporaryFile() as errors, tempfile.TemporaryDirectory() as cwd:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pol.replay_worker"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=env, cwd=cwd,
-        )  # fmt: skip
-        try:
-            assert process.stdin and process.stdout
-            process.stdin.write(canonical_json(job))
-            process.stdin.close()
-            yield from map(json.loads, process.stdout)
-            process.wait()
-        finally:
-            process.kill()
-            process.wait()
-        if process.returncode:
-            errors.seek(0)
-            tail = errors.read()[-800:].decode("utf-8", "replace").strip()
-            raise CannotRun(f"the replay process failed ({process.returncode}): {tail}")

@@ -1,160 +1,278 @@
-"""The process behind :mod:`pol.replay`: one job from standard input, one JSON line a segment on standard output.
+"""The process behind :mod:`pol.replay`: it starts a confined process for every span, and works out every digest.
 
-The parent only imports, checks the program and loads the data; it never computes. Every span then runs in a child
-forked from it, so that no generator, thread pool or tensor of one span reaches another, and the imports are paid once.
+The job is one JSON line on standard input, then a line a span; on standard output there is a JSON line a segment, and
+one that ends the span. This process imports, opens the data and hashes; it never runs a program that is not part of
+this package. A span runs in a child forked from it (:mod:`pol.replay_program`), so that no generator, thread pool or
+tensor of one span reaches another, and the imports are paid once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from pol.data import Dataset, batch_root, built_in
+import torch
+import torch._dynamo  # what torch.optim imports at its first use: here once, not in the child of every span
+
+from pol.confine import Limits, die_with_parent, memory_of
+from pol.data import Samples, batch_root, built_in_with
 from pol.encoding import Json, from_hex, to_hex
 from pol.errors import CannotRun, ProofError, SpecError
-from pol.machine import MachineClass, make_deterministic
+from pol.machine import MachineClass
 from pol.order import DataOrder
-from pol.program import Program, load_program
+from pol.program import is_built_in, load_program
+from pol.replay_program import ERROR, HEADER, HELLO, STATE, Task, more_memory, run_confined
+from pol.sources import open_data
 from pol.spec import TrainingSpec
-from pol.state import Tensors, TrainingState, from_safetensors, to_safetensors
+from pol.state import Tensors, from_safetensors, safetensors_chunks
 from pol.tensors import tensors_digest
 
+Row = dict[str, Json]
 
-class ProgramFailed(Exception):
-    """The program raised on what the spec or a stored state gave it: the proof's fault on a machine of its class."""
-
-
-@contextmanager
-def program_runs() -> Iterator[None]:
-    """Tell the program's own failures from this machine's (memory, files)."""
-    try:
-        yield
-    except (MemoryError, OSError, ProofError, SpecError, CannotRun):
-        raise
-    except Exception as error:
-        if "alloc" in str(error) or "memory" in str(error):
-            raise
-        raise ProgramFailed(f"the program failed: {type(error).__name__}: {str(error)[:200]!r}") from error
+MAX_MESSAGE = 2**16
+WATCH_SECONDS = 0.2
+FAULTS = ("ProofError", "ProgramFailed", "CannotRun")
 
 
-class Worker:
-    """What all spans of a job share: the spec, the seed, the program and the data."""
+class Ended(Exception):
+    """A span ended before its last segment; ``fault`` is one of FAULTS, or WorkerLost."""
 
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.spec = TrainingSpec.from_json(job["spec"])
-        self.seed = from_hex(job["seed"], where="job.seed")
-        make_deterministic(MachineClass.from_json(self.spec.machine, where="spec.machine").threads)
-        trusted = frozenset(from_hex(value, where="job.trusted") for value in job["trusted"])
-        self.program: Program = load_program(self.spec.program, self.spec.program_digest, trusted=trusted)
-        self.dataset = self._dataset(job["dataset"])
-        self.order = DataOrder(self.seed, self.spec.dataset_size, self.spec.batch_size)
+    def __init__(self, fault: str, message: str) -> None:
+        super().__init__(message)
+        self.row: Row = {"error": fault, "message": message}
 
-    def run(self, span: dict[str, Any]) -> Iterator[dict[str, Json]]:
-        """Replay one span and yield a row a segment."""
-        with program_runs():
-            state = self.program.build(self.spec.config, self.seed)
-        loaded = self._restore(state, span)
-        started = state.capture(self.seed)
-        end_digest = start_digest = tensors_digest(started)
-        emit(span, span["first"] - 1, started)
-        for index in range(span["first"], span["last"] + 1):
-            start, end = self.spec.bounds(index)
-            batches = [self.order.batch(step) for step in range(start, end)]
-            for step, indices in enumerate(batches, start=start):
-                state.key_generators(self.seed)
-                with program_runs():
-                    self.program.train_step(state, self.dataset.batch(indices))
-                state.step = step + 1
-            tensors = state.capture(self.seed)
-            before, end_digest = end_digest, tensors_digest(tensors)
-            emit(span, index, tensors)
+
+class Child:
+    """A confined process and the frames it sends. Nothing in them is believed; ``doing`` is for messages."""
+
+    def __init__(self, pid: int, pipe: int, output: Path, limits: Limits) -> None:
+        self.doing = "before its first segment"
+        self._pid, self._pipe, self._output, self._limits = pid, pipe, output, limits
+        self._most = memory_of(pid) + limits.memory
+        self._deadline = 0.0
+        self._status: int | None = None
+
+    def frame(self, kind: bytes) -> bytes:
+        """The next frame, which must be of ``kind``; raises :class:`Ended` if it is an error, or none comes in time."""
+        self._deadline = time.monotonic() + self._limits.seconds
+        found, size = HEADER.unpack(self._read(HEADER.size))
+        if found not in (kind, ERROR) or size > (self._limits.memory if found == STATE else MAX_MESSAGE):
+            raise self.meddled()
+        data = self._read(size)
+        if found == ERROR:
+            error = self.parsed(data)
+            if error.get("error") not in FAULTS or not isinstance(error.get("message"), str):
+                raise self.meddled()
+            raise Ended(error["error"], error["message"])
+        return data
+
+    def finish(self) -> None:
+        """Wait for the end; nothing more may come."""
+        self._watch()
+        if os.read(self._pipe, 1):
+            raise self.meddled()
+
+    def parsed(self, data: bytes) -> dict[str, Any]:
+        """A frame that must be a JSON object."""
+        try:
+            value = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise self.meddled() from error
+        if not isinstance(value, dict):
+            raise self.meddled()
+        return value
+
+    def meddled(self) -> Ended:
+        """The program wrote what only this package may write."""
+        return Ended("CannotRun", f"the program meddled with its replay process {self.doing}: read its source")
+
+    def kill(self) -> None:
+        """End it and whatever it started."""
+        os.close(self._pipe)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        if self._status is None:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+
+    def _read(self, size: int) -> bytes:
+        chunks = []
+        while size:
+            self._watch()
+            chunk = os.read(self._pipe, min(size, 2**20))
+            if not chunk:
+                raise self._gone()
+            chunks.append(chunk)
+            size -= len(chunk)
+        return b"".join(chunks)
+
+    def _watch(self) -> None:
+        """Wait until there is something to read, or the process took too much."""
+        while True:
+            ready = select.select([self._pipe], [], [], WATCH_SECONDS)[0]
+            if time.monotonic() > self._deadline:
+                taken = f"the replay took more than {self._limits.seconds:g} seconds {self.doing}"
+                raise Ended("CannotRun", f"{taken}: raise --max-seconds, or replay on a faster machine")
+            if memory_of(self._pid) > self._most:
+                raise Ended("CannotRun", f"the replay ran out of memory {self.doing}. {more_memory(self._limits)}")
+            if ready:
+                return
+
+    def _gone(self) -> Ended:
+        """Why the pipe ended."""
+        until = time.monotonic() + 2
+        while self._status is None and time.monotonic() < until:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            self._status = status if pid else None
+            time.sleep(0.01)
+        if self._status is None:
+            return self.meddled()
+        last_words = self._output.read_bytes()[-300:].decode("utf-8", "replace").strip()
+        said = f"; its last words: {last_words!r}" if last_words else ""
+        if os.WIFSIGNALED(self._status):
+            killed = f"the replay process was killed (signal {os.WTERMSIG(self._status)}) {self.doing}"
+            return Ended("WorkerLost", f"{killed}; the machine may be short of memory{said}")
+        code = os.waitstatus_to_exitcode(self._status)
+        return Ended("CannotRun", f"the program ended its replay process (exit code {code}) {self.doing}{said}")
+
+
+def replay_span(task: Task, span: dict[str, Any], out: TextIO) -> Iterator[Row]:
+    """Replay one span in a child; the rows say where it ran, what every segment gave, and how it ended."""
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), ignore_cleanup_errors=True) as name:
+        reading, writing = os.pipe()
+        output = Path(name) / "output"
+        pid = os.fork()
+        if pid == 0:
+            _detach(output, out.fileno(), reading)
+            run_confined(task, span, writing, Path(name))
+        os.close(writing)
+        child = Child(pid, reading, output, task.limits)
+        try:
+            yield from _rows(task, span, child)
+        except Ended as end:
+            yield end.row
+        finally:
+            child.kill()
+
+
+def _detach(output: Path, *inherited: int) -> None:
+    """In the child: nothing to read, prints go to a file, no way to the parent's own pipes."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin = os.fdopen(0, closefd=False)  # the parent's holds lines that it has not come to
+    os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
+    for handle in inherited:
+        os.close(handle)
+
+
+def _rows(task: Task, span: dict[str, Any], child: Child) -> Iterator[Row]:
+    yield _hello(child)
+    before = b""
+    for index in range(span["first"] - 1, span["last"] + 1):
+        tensors, digest = _state(child)
+        if str(index) in span["emit"]:
+            with Path(span["emit"][str(index)]).open("wb") as file:
+                file.writelines(safetensors_chunks(tensors))
+        if index >= span["first"]:
+            start, end = task.spec.bounds(index)
+            batches = [task.order.batch(step) for step in range(start, end)]
             yield {
                 "index": index,
                 "start_digest": to_hex(before),
-                "end_digest": to_hex(end_digest),
-                "batch_root": to_hex(batch_root(self.dataset, batches, start)),
+                "end_digest": to_hex(digest),
+                "batch_root": to_hex(batch_root(task.samples, batches, start)),
             }
-        if {start_digest} != {tensors_digest(value) for value in (started, loaded) if value}:
-            raise CannotRun("the replay changed its own start state (a tensor is shared); report this as a bug")
-
-    def _dataset(self, path: str | None) -> Dataset:
-        try:  # which data set is here is this machine's affair, whatever the spec calls it
-            dataset = Dataset.from_bytes(Path(path).read_bytes()) if path else built_in(self.spec.dataset)
-        except (ProofError, SpecError, OSError) as error:
-            raise CannotRun(f"the data set {self.spec.dataset!r} is not to be had here: {error}") from error
-        if dataset.root != self.spec.dataset_root:
-            raise CannotRun(f"the data set {self.spec.dataset!r} here is not the committed one; pass the right one")
-        if len(dataset) != self.spec.dataset_size:
-            raise ProofError(f"spec: dataset_size is {self.spec.dataset_size}, the data set has {len(dataset)} samples")
-        return dataset
-
-    def _restore(self, state: TrainingState, span: dict[str, Any]) -> Tensors | None:
-        if not span["start"]:
-            return None
-        loaded = from_safetensors(Path(span["start"]).read_bytes(), where="start state")
-        step = self.spec.bounds(span["first"])[0]
-        state.restore(loaded, layout=self._layout(), seed=self.seed, step=step)
-        return loaded
-
-    def _layout(self) -> Tensors:
-        """A state as the program captures it after a step: what names, dtypes and shapes a stored state must have."""
-        state = self.program.build(self.spec.config, self.seed)
-        state.key_generators(self.seed)
-        with program_runs():
-            self.program.train_step(state, self.dataset.batch(self.order.batch(0)))
-        state.step = 1
-        return state.capture(self.seed)
+        before = digest
+        child.doing = f"in segment {index + 1}"
+    child.finish()
+    yield {"done": True}
 
 
-def emit(span: dict[str, Any], index: int, tensors: Tensors) -> None:
-    """Write the state after segment ``index``, if the job asks for it."""
-    if str(index) in span["emit"]:
-        Path(span["emit"][str(index)]).write_bytes(to_safetensors(tensors))
-
-
-def in_child(worker: Worker, number: int, span: dict[str, Any], out: TextIO) -> None:
-    """Replay ``span`` in a forked child; rows and errors carry the span's number."""
-    child = os.fork()
-    if child:
-        _, status = os.waitpid(child, 0)
-        if status:
-            report(out, CannotRun(f"the replay process died (status {status}); it may need more memory"), number)
-        return
+def _hello(child: Child) -> Row:
+    hello = child.parsed(child.frame(HELLO))
     try:
-        for row in worker.run(span):
-            print(json.dumps(row | {"span": number}), file=out, flush=True)
-    except Exception as error:
-        report(out, error, number)
-    os._exit(0)
+        machine = MachineClass.from_json(hello["machine"], where="replay.machine")
+        return {"machine": machine.to_json(), "notes": [str(note)[:500] for note in hello["notes"]]}
+    except (KeyError, TypeError, ProofError) as error:
+        raise child.meddled() from error
 
 
-def report(out: TextIO, error: Exception, number: int | None = None) -> None:
-    """One line for an error: the proof's fault (its spec's included) or this machine's."""
+def _state(child: Child) -> tuple[Tensors, bytes]:
+    try:
+        tensors = from_safetensors(child.frame(STATE), where="replay")
+        return tensors, tensors_digest(tensors)
+    except ProofError as error:
+        raise child.meddled() from error
+
+
+def task_of(job: dict[str, Any]) -> Task:
+    """The job as its spans share it; raises what keeps all of them from running."""
+    spec = TrainingSpec.from_json(job["spec"])
+    seed = from_hex(job["seed"], where="job.seed")
+    program = load_program(spec.program, spec.program_digest) if is_built_in(spec.program_digest) else None
+    return Task(
+        spec=spec,
+        seed=seed,
+        samples=_samples(spec, job["dataset"]),
+        order=DataOrder(seed, spec.dataset_size, spec.batch_size),
+        program=program,
+        trusted=frozenset(from_hex(value, where="job.trusted") for value in job["trusted"]),
+        device=job["device"],
+        limits=Limits(**job["limits"]),
+    )
+
+
+def _samples(spec: TrainingSpec, path: str | None) -> Samples:
+    try:  # which data set is here is this machine's affair, whatever the spec calls it
+        named = None if path else built_in_with(spec.dataset_root)
+        samples = named or open_data(spec.dataset, Path(path) if path else None)
+        root = samples.root
+    except (ProofError, SpecError, OSError) as error:
+        raise CannotRun(f"the data set {spec.dataset!r} is not to be had here: {error}") from error
+    if root != spec.dataset_root:
+        raise CannotRun(f"the data set {spec.dataset!r} here is not the committed one; pass the right one")
+    if len(samples) != spec.dataset_size:
+        raise ProofError(f"spec: dataset_size is {spec.dataset_size}, the data set has {len(samples)} samples")
+    return samples
+
+
+def failure(error: Exception) -> Row:
+    """The row for an error of this process: the spec's fault or this machine's."""
     fault = "ProofError" if isinstance(error, ProofError | SpecError) else "CannotRun"
-    if isinstance(error, ProgramFailed):
-        fault = "ProgramFailed"
-    known = isinstance(error, ProofError | SpecError | CannotRun | ProgramFailed)
-    message = str(error) if known else f"{type(error).__name__}: {error}"
-    print(json.dumps({"error": fault, "message": message, "span": number}), file=out, flush=True)
+    known = isinstance(error, ProofError | SpecError | CannotRun)
+    return {"error": fault, "message": str(error) if known else f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
-    """Run the job."""
+    """Run the job, then every span that comes, until there are no more."""
+    die_with_parent()
+    torch.set_num_threads(1)  # a thread pool would not survive the fork
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a program that prints must not be able to write results
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(row: Row) -> None:
+        print(json.dumps(row), file=out, flush=True)
+
     try:
-        job = json.load(sys.stdin)
-        worker = Worker(job)
+        task = task_of(json.loads(sys.stdin.readline()))
     except Exception as error:
-        report(out, error)
+        say(failure(error))
         return
-    for number, span in enumerate(job["spans"]):
-        in_child(worker, number, span, out)
+    for line in sys.stdin:
+        try:
+            for row in replay_span(task, json.loads(line), out):
+                say(row)
+        except Exception as error:
+            say(failure(error))
 
 
 if __name__ == "__main__":

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from pol import Proof
 from pol.data import Dataset, digits
 from pol.errors import CannotRun, ProofError, SpecError
+from pol.machine import this_machine
 from pol.program import load_program, program_digest
 from pol.proof import states_of
-from pol.replay import Span, replay
+from pol.replay import Job, ReplayProcess, Span, WorkerLost, replay
 from pol.state import from_safetensors, to_safetensors
 from pol.tensors import tensors_digest
 
@@ -24,6 +32,13 @@ os.environ["UNTRUSTED_CODE_RAN"] = "1"
 from pol.programs.classifier import ImageClassifier as Program
 """
 
+ENDLESS = """
+from pol.programs.classifier import ImageClassifier
+class Program(ImageClassifier):
+    def train_step(self, state, batch):
+        while True: pass
+"""
+
 
 def test_replay_reaches_every_promised_digest(honest_run: Path, tmp_path: Path) -> None:
     proof, heard = Proof.read(honest_run), []
@@ -31,6 +46,7 @@ def test_replay_reaches_every_promised_digest(honest_run: Path, tmp_path: Path) 
     emitted = tmp_path / "state"
     spans = [Span(first=0, last=3, emit={1: emitted}), Span(first=2, last=3, start=middle)]
     whole, half = replay(proof.spec, proof.seed, spans, on_segment=lambda segment: heard.append(segment.index))
+    assert (whole.machine, whole.notes) == (this_machine(), ())
     assert heard == [0, 1, 2, 3, 2, 3]
     for result in (*whole.segments, *half.segments):
         promised = proof.segments[result.index]
@@ -88,10 +104,57 @@ def test_a_program_that_fails_on_its_spec_is_a_problem_not_an_accident(honest_ru
 def test_a_data_set_that_is_not_here_is_not_the_provers_fault(honest_run: Path, tmp_path: Path) -> None:
     proof = Proof.read(honest_run)
     with pytest.raises(CannotRun, match="not to be had"):
-        replay(replace(proof.spec, dataset="imagenet"), proof.seed, [Span(first=0, last=0)])
+        replay(replace(proof.spec, dataset="imagenet", dataset_root=bytes(32)), proof.seed, [Span(first=0, last=0)])
     (tmp_path / "junk").write_bytes(b"junk")
     with pytest.raises(CannotRun, match="not to be had"):
         replay(proof.spec, proof.seed, [Span(first=0, last=0)], dataset=tmp_path / "junk")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_bits_twice(honest_run: Path) -> None:
+    proof = Proof.read(honest_run)
+    once, again = replay(proof.spec, proof.seed, [Span(first=0, last=3)] * 2, device="cuda")
+    assert once.problem is None and once.machine == this_machine(device="cuda")
+    assert once.segments == again.segments and len(once.segments) == 4
+
+
+def test_nothing_outlives_a_killed_worker(honest_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "endless_program.py").write_text(ENDLESS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    proof, digest = Proof.read(honest_run), program_digest("endless_program:Program")
+    spec = replace(proof.spec, program="endless_program:Program", program_digest=digest)
+    with ReplayProcess(Job(spec=spec, seed=proof.seed, trusted=frozenset({digest}))) as process:
+        children: list[int] = []
+
+        def kill() -> None:
+            children.extend(wait_for(lambda: children_of(process.pid)))
+            os.kill(process.pid, signal.SIGKILL)
+
+        with ThreadPoolExecutor(1) as threads:
+            killing = threads.submit(kill)
+            with pytest.raises(WorkerLost, match="-9"):
+                process.replay(Span(first=0, last=0))
+            killing.result()
+    assert children and wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
+
+
+def children_of(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # processes come and go
+            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(ready: Callable[[], Any]) -> Any:
+    """What ``ready`` gives once it is true; a minute is for ever."""
+    until = time.monotonic() + 60
+    while not (found := ready()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return found
 
 
 @pytest.fixture
