@@ -1,13 +1,17 @@
 # make demo   plays the whole story        make test        runs every test (Python, and Solidity where node is)
 # make lint   checks style, types, imports  make artifacts  recompiles the contracts that the package ships
+# make seeded-bugs  plants bugs, and insists that a test notices each    make bench  measures, and writes docs/benchmarks.md
+# make test-ipfs  tests the IPFS store against a real node: the one at AIARENA_IPFS_API, or js-ipfs, which it installs
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CONTRACTS := chain/contracts
+IPFS := tests/ipfs
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 FORGE := node_modules/.bin/forge
 NODE := $(shell command -v node 2>/dev/null)
 
-.PHONY: install demo test test-slow test-contracts lint artifacts clean
+.PHONY: install demo test test-slow test-contracts test-ipfs seeded-bugs bench lint artifacts clean
 
 install: .venv/installed
 
@@ -28,23 +32,39 @@ $(CONTRACTS)/node_modules/.installed: $(CONTRACTS)/package.json $(CONTRACTS)/pac
 	@cd $(CONTRACTS) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 
+$(IPFS)/node_modules/.installed: $(IPFS)/package.json $(IPFS)/package-lock.json
+	@echo "installing an IPFS node for the tests (this takes a few minutes)"
+	@cd $(IPFS) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
 demo: .venv/installed
 	@$(BIN)/arena demo
 
 ifdef NODE
 test: .venv/installed-dev $(CONTRACTS)/node_modules/.installed test-contracts
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow and not ipfs"
 else ifdef AIARENA_REQUIRE_NODE
 test:
 	@echo "node is missing, and AIARENA_REQUIRE_NODE does not allow to leave the contracts' own tests out"; exit 1
 else
 test: .venv/installed-dev
-	@$(BIN)/python -m pytest -m "not slow and not node"
+	@$(PYTEST) -m "not slow and not node and not ipfs"
 	@echo "LEFT OUT: the contracts' own tests (forge, and recompiling the shipped artifacts), because node is missing"
 endif
 
 test-slow: .venv/installed-dev
 	@$(BIN)/python -m pytest -m slow
+
+test-ipfs: .venv/installed-dev $(if $(AIARENA_IPFS_API),,$(IPFS)/node_modules/.installed)
+	@$(BIN)/python -m pytest -m ipfs $(IPFS)
+
+seeded-bugs: .venv/installed-dev
+	@$(BIN)/python tests/seeded_bugs.py
+
+bench: .venv/installed-dev
+	@$(BIN)/python -m experiments.overhead.run
+	@$(BIN)/python -m experiments.verification.run
+	@$(BIN)/python -m experiments.page
 
 test-contracts: $(CONTRACTS)/node_modules/.installed
 	@cd $(CONTRACTS) && $(FORGE) test
@@ -59,4 +79,4 @@ artifacts: $(CONTRACTS)/node_modules/.installed
 	@$(PYTHON) $(CONTRACTS)/tools/artifacts.py
 
 clean:
-	rm -rf .venv runs $(CONTRACTS)/node_modules $(CONTRACTS)/out $(CONTRACTS)/cache
+	rm -rf .venv runs $(CONTRACTS)/node_modules $(IPFS)/node_modules $(CONTRACTS)/out $(CONTRACTS)/cache
