@@ -13,8 +13,7 @@ import typer
 from rich.table import Table
 
 from chain.errors import ChainError
-from challenge.cli import print_verdict
-from challenge.console import console, fail, run, say
+from challenge.console import console, fail, print_verdict, run, say
 from challenge.demo.story import Story, play
 from pol.errors import PolError
 

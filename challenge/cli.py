@@ -1,27 +1,44 @@
-"""The ``challenge`` command: the only place that prints verdicts and exits with their codes."""
+"""The ``challenge`` command: the only place that prints verdicts and exits with their codes.
+
+What needs torch is imported inside the commands, so that looking at a proof and planning an audit start at once.
+"""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from chain.errors import ChainError
-from challenge.claims import read_claim
-from challenge.console import console, fail, print_failure, run, say
+from challenge.console import console, fail, print_failure, print_lines, print_verdict, run, say
+from challenge.doctor_cli import doctor_command
 from challenge.sampling import DEFAULT_SEGMENTS
-from challenge.segments import Policy
-from challenge.verdict import Outcome, Verdict
-from challenge.verify import verify
-from pol.errors import PolError
+from challenge.verdict import ExitCode, Verdict
+from pol.cid import is_cid
+from pol.errors import PolError, ProofError, SpecError
+
+if TYPE_CHECKING:
+    from challenge.segments import Watcher
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-_COLOURS = {Outcome.VERIFIED: "bold green", Outcome.REJECTED: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
+app.command("doctor")(doctor_command)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")]
+ProofPlace = Annotated[str, typer.Argument(metavar="PROOF", help="A folder with manifest.json, or a bundle's CID.")]
+Store = Annotated[
+    str | None, typer.Option(help="Where a CID is fetched from: a folder, 'ipfs', or the address of an IPFS node.")
+]
 
 
 @app.callback()
@@ -32,73 +49,210 @@ def challenge() -> None:
 
 @app.command("verify")
 def verify_command(
-    folder: Annotated[Path, typer.Argument(help="The proof: a folder with manifest.json.")],
+    proof: ProofPlace,
     segments: Annotated[
-        str, typer.Option(help="How many segments to draw at random, 'all', or a list such as 3,17,48.")
+        str,
+        typer.Option(
+            help="How many segments to draw, besides the first and the last; 'all'; or a list such as 3,17,48."
+        ),
     ] = str(DEFAULT_SEGMENTS),
     claim: Annotated[
         list[Path] | None, typer.Option(help="Folder of a watermark claim to test the model against; repeatable.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Dataset blob, where the spec names no built-in data set.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The data set, where the spec names no built-in one.")] = None,
     trust_program: Annotated[
         list[str] | None, typer.Option(help="Source digest (0x…) of a program that may run here; repeatable.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")] = False,
+    store: Store = None,
+    device: Annotated[str, typer.Option(help="Where steps are computed: cpu, cuda, or cuda:1.")] = "cpu",
+    executor: Annotated[
+        str, typer.Option(help="Who replays: process, pool:4 (that many), ray (here), or ray://host:port.")
+    ] = "process",
+    max_memory: Annotated[float, typer.Option(min=0.1, help="GiB of memory that one replay may take.")] = 8,
+    max_seconds: Annotated[float, typer.Option(min=1, help="Seconds that the replay of one segment may take.")] = 3600,
+    as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Verify a proof folder: commitments, signature, replay of sampled segments, the submitted model, watermarks.
+    """Verify a proof: commitments, signature, replay of sampled segments, the submitted model, watermarks.
 
     Examples:
 
         challenge verify runs/alice
 
         challenge verify runs/mallory --segments all --claim runs/alice-claim --json
+
+        challenge verify bafkrei... --store ipfs --executor pool:4
     """
-    policy = Policy(
-        segments=_segments(segments), dataset=data, trusted=frozenset(_digest(value) for value in trust_program or [])
-    )
-    try:
+    chosen = _segments(segments)
+    trusted = frozenset(_digest(value) for value in trust_program or [])
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
+        raise typer.BadParameter(f"{device!r}: give cpu, cuda or cuda:1", param_hint="--device")
+    with _failing(as_json, verbose), ExitStack() as stack:
+        from challenge.claims import read_claim
+        from challenge.executors import parse_executor
+        from challenge.segments import Policy
+        from challenge.verify import verify
+        from pol.confine import Limits
+
+        with _usage("--executor"):
+            replays = parse_executor(executor)
+        limits = Limits(memory=int(max_memory * 2**30), seconds=max_seconds)
+        policy = Policy(
+            segments=chosen, dataset=data, trusted=trusted, device=device, executor=replays, limits=limits
+        )  # fmt: skip
         claims = [read_claim(path) for path in claim or []]
-        with _progress() as progress:
-            task = progress.add_task("replay", total=None)
+        try:
+            folder = stack.enter_context(_located(proof, store))
+        except ProofError as error:
+            verdict = Verdict()
+            verdict.reject(ExitCode.MALFORMED, str(error))
+        else:
+            verdict = verify(folder, policy, claims=claims, watcher=stack.enter_context(_watching(as_json)))
+    if as_json:
+        print(json.dumps(verdict.to_json() | {"proof": proof}, sort_keys=True))
+    else:
+        print_verdict(proof, verdict)
+    raise typer.Exit(int(verdict.exit_code))
 
-            def on_segment(index: int, matched: bool) -> None:
-                progress.advance(task)
-                if not console.is_terminal and not as_json:
-                    say(f"{'replay':<14}segment {index} {'matches' if matched else 'DOES NOT MATCH'}")
 
-            verdict = verify(folder, policy, claims=claims, on_segment=on_segment)
+@app.command("inspect")
+def inspect_command(
+    proof: ProofPlace,
+    store: Store = None,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a proof promises and holds, and what checking it would cost, without running anything of it.
+
+    Exit code 10 if it is malformed or its signature does not hold.
+
+    Examples:
+
+        challenge inspect runs/alice
+
+        challenge inspect bafkrei... --store /srv/blobs --json
+    """
+    from challenge.inspect import inspect_proof, lines
+
+    with _failing(as_json, verbose), ExitStack() as stack:
+        try:
+            found = inspect_proof(stack.enter_context(_located(proof, store)), DEFAULT_SEGMENTS)
+        except ProofError as error:
+            if as_json:
+                print_failure(str(error), ExitCode.MALFORMED)
+            say(f"malformed: {error}", "red")
+            raise typer.Exit(int(ExitCode.MALFORMED)) from error
+    if as_json:
+        print(json.dumps(found | {"proof": proof}, sort_keys=True))
+    else:
+        print_lines([("proof", proof), *lines(found)])
+    raise typer.Exit(int(ExitCode.MALFORMED if found["signature"]["problem"] else ExitCode.VERIFIED))
+
+
+@app.command("plan")
+def plan_command(
+    proof: Annotated[Path | None, typer.Argument(metavar="[PROOF]", help="A proof whose segments count.")] = None,
+    segments: Annotated[int | None, typer.Option(help="Segments of the run, where no proof is given.")] = None,
+    sample: Annotated[int, typer.Option(help="Segments that a challenger draws.")] = DEFAULT_SEGMENTS,
+    forged: Annotated[int | None, typer.Option(help="Segments that a cheat forges.")] = None,
+    fraction: Annotated[str, typer.Option(help="The same as a share of all, such as 0.1, 10% or 1/10.")] = "0.1",
+    stake: Annotated[str, typer.Option(help="What the trainer loses besides the reward; any one unit.")] = "0",
+    reward: Annotated[str, typer.Option(help="What it is paid.")] = "1",
+    cost: Annotated[str, typer.Option(help="What honest training costs.")] = "1",
+    lie: Annotated[str, typer.Option(help="What a lie in the model is worth to it, besides the training saved.")] = "0",
+    audit: Annotated[str, typer.Option(help="Probability that the run is audited at all.")] = "1",
+    challengers: Annotated[int, typer.Option(help="Challengers who each draw a sample of their own.")] = 1,
+    as_json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say what an audit detects and costs, and whether honest training pays best.
+
+    Examples:
+
+        challenge plan --segments 1000 --sample 30 --fraction 5% --stake 20 --reward 1.2
+
+        challenge plan runs/alice --lie 10
+    """
+    from challenge.plan import Plan, lines, read_starts
+
+    amounts = {"stake": stake, "reward": reward, "cost": cost, "lie": lie, "audit": audit}
+    exact = {name: _amount(text, f"--{name}") for name, text in amounts.items()}
+    share = _amount(fraction, "--fraction")
+    if (proof is None) == (segments is None):
+        raise typer.BadParameter("give a proof or --segments, one of them", param_hint="--segments")
+    with _failing(as_json, verbose), _usage("plan"):
+        starts, total = read_starts(proof) if proof else (None, segments or 0)
+        count = forged if forged is not None else math.ceil(share * total)
+        plan = Plan(segments=total, sampled=min(sample, total), forged=count, challengers=challengers, **exact)
+        found = plan.to_json(starts)
+    if as_json:
+        print(json.dumps(found, sort_keys=True))
+    else:
+        print_lines(lines(found))
+
+
+@contextmanager
+def _failing(as_json: bool, verbose: bool) -> Iterator[None]:
+    """What cannot be done here ends with exit code 1 and one message."""
+    try:
+        yield
     except (PolError, ChainError, OSError) as error:
         if verbose:
             traceback.print_exc()
         if as_json:
             print_failure(str(error))
         fail(str(error))
-    if as_json:
-        print(json.dumps(verdict.to_json() | {"proof": str(folder)}, sort_keys=True))
-    else:
-        print_verdict(str(folder), verdict)
-    raise typer.Exit(int(verdict.exit_code))
 
 
-def print_verdict(title: str, verdict: Verdict) -> None:
-    """The verdict as people read it: what was checked, what was found, what a pass does not cover, the outcome."""
-    say(f"{'proof':<14}{title}")
-    for check, result in verdict.checks:
-        say(f"{check:<14}{result}")
-    for mark in verdict.watermarks:
-        owner = "the trainer's own" if mark["own"] else f"of {mark['key_root'][:14]}…"
-        found = "found" if mark["found"] else "not found"
-        say(f"{'watermark':<14}{owner}: {found}, {mark['matches']}/{mark['trials']} bits, p = 2^{mark['log2_p']}")
-    for finding in verdict.findings:
-        say(f"{'REJECTED':<14}{finding.message}", "red")
-    for line in verdict.undecided:
-        say(f"{'UNDECIDED':<14}{line}", "yellow")
-    if verdict.strength:
-        say(f"{'strength':<14}{verdict.strength}")
-    for line in verdict.limits:
-        say(f"{'note':<14}{line}", "dim")
-    say(f"{verdict.outcome.value} (exit code {int(verdict.exit_code)})", _COLOURS[verdict.outcome])
+@contextmanager
+def _usage(option: str) -> Iterator[None]:
+    """Values that are refused are a wrong command line."""
+    try:
+        yield
+    except SpecError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+@contextmanager
+def _located(proof: str, store: str | None) -> Iterator[Path]:
+    """The proof's folder: the one that is named, or a temporary one with what the store has under a CID.
+
+    Raises :class:`ProofError` if what is served there is no proof.
+    """
+    if Path(proof).exists() or not is_cid(proof):
+        yield Path(proof)
+        return
+    if store is None:
+        raise typer.BadParameter(f"say where {proof} is to be fetched from", param_hint="--store")
+    from challenge.bundle import fetch_proof
+    from pol.store import open_store
+
+    with tempfile.TemporaryDirectory() as name:
+        with _progress() as progress:
+            task = progress.add_task("fetch", total=None)
+            fetch_proof(
+                proof,
+                open_store(store),
+                Path(name) / "proof",
+                on_blob=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        yield Path(name) / "proof"
+
+
+@contextmanager
+def _watching(as_json: bool) -> Iterator[Watcher]:
+    """A progress bar on a terminal, one line a segment elsewhere, nothing of either with ``--json``."""
+    from challenge.segments import Watcher
+
+    with _progress() as progress:
+        task = progress.add_task("replay", total=None)
+
+        def replayed(index: int, matched: bool) -> None:
+            progress.advance(task)
+            if not console.is_terminal and not as_json:
+                say(f"{'replay':<14}segment {index} {'matches' if matched else 'DOES NOT MATCH'}")
+
+        yield Watcher(planned=lambda count: progress.update(task, total=count), replayed=replayed)
 
 
 def _progress() -> Progress:
@@ -122,6 +276,12 @@ def _digest(value: str) -> bytes:
     if not re.fullmatch(r"0x[0-9a-f]{64}", value):
         raise typer.BadParameter(f"{value!r} is not 0x and 64 hex digits", param_hint="--trust-program")
     return bytes.fromhex(value[2:])
+
+
+def _amount(value: str, option: str) -> Fraction:
+    if not re.fullmatch(r"\d{1,30}(\.\d{1,30}|/0*[1-9]\d{0,29})?%?", value):
+        raise typer.BadParameter(f"{value[:40]!r}: give a number such as 0.1, 10% or 1/10", param_hint=option)
+    return Fraction(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from chain.client import ArenaClient
@@ -49,9 +50,8 @@ def judge_case(
 ) -> Verdict:
     """A juror's own verdict on an answered case: fetch what was served, replay the segments that were drawn."""
     case = client.challenges.case(case_id)
-    policy = policy or Policy()
     drawn = client.challenges.sampled_segments(case_id)
-    mine = Policy(segments=drawn, dataset=policy.dataset, trusted=policy.trusted)
+    mine = replace(policy or Policy(), segments=drawn)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "proof"
         try:
@@ -60,7 +60,7 @@ def judge_case(
             task = proof.spec.task
             if task is None or (task.task_id, to_hex(proof.spec.trainer)) != (case.task_id, case.trainer.lower()):
                 raise ProofError("the served proof is of another run than the case")
-            if max(drawn) >= proof.spec.segments:
+            if max(drawn) >= proof.segment_count:
                 raise ProofError("the served proof lacks segments that the case drew")
         except ProofError as error:
             verdict = Verdict()

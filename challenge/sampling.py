@@ -1,4 +1,4 @@
-"""Which segments are replayed, and what that sample can miss."""
+"""Which segments are replayed, what that sample can miss, and what it costs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def unpredictable_segments(count: int, total: int) -> list[int]:
     return sorted(secrets.SystemRandom().sample(range(total), min(count, total)))
 
 
+def with_ends(drawn: Sequence[int], total: int) -> list[int]:
+    """``drawn`` and the first and the last segment, ascending.
+
+    A lie at the start (another initial state) or in a short last segment is cheap for a trainer, so a verifier who
+    draws for itself never leaves these two to chance. They add nothing to the strength of the draw.
+    """
+    return sorted({0, total - 1, *drawn})
+
+
 def miss_probability(total: int, sampled: int, forged: int) -> Fraction:
     """The exact probability that a uniform sample without replacement holds no forged segment.
 
@@ -27,8 +36,42 @@ def miss_probability(total: int, sampled: int, forged: int) -> Fraction:
     return Fraction(math.comb(total - forged, sampled), math.comb(total, sampled))
 
 
+def needed_sample(total: int, forged: int, detection: Fraction) -> int:
+    """The smallest sample that holds one of ``forged`` >= 1 segments with at least probability ``detection`` <= 1."""
+    low, high = 0, total
+    while low < high:
+        middle = (low + high) // 2
+        enough = 1 - miss_probability(total, middle, forged) >= detection
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return low
+
+
+def replayed_segments(starts: Sequence[int], total: int, sampled: int) -> tuple[Fraction, int]:
+    """How many segments a verifier replays for a draw of ``sampled``: the mean, and the most it can come to.
+
+    ``starts`` are the segments before which a state is at hand, ascending, 0 (the initial state) included. A replay
+    begins at the latest one at or before a sampled segment, so what lies in between is replayed as well. The first and
+    the last segment are always in the sample (:func:`with_ends`).
+    """
+    *spans, last = [end - start for start, end in zip(starts, [*starts[1:], total], strict=True)]
+    samples = miss = math.comb(total, sampled)
+    replays = [0]  # in a span of this length, over all samples; a segment is replayed if it or a later one is hit
+    for length in range(1, max([0, *spans]) + 1):
+        left = total - length + 1
+        miss = miss * (left - sampled) // left  # how many samples hold none of `length` given segments
+        replays.append(replays[-1] + samples - miss)
+    mean = last + Fraction(sum(replays[length] for length in spans), samples)
+    most = last
+    if spans:
+        first, *others = spans
+        mean += 1 - Fraction(replays[first] - replays[first - 1], samples)
+        others.sort(reverse=True)
+        most += max(1 + sum(others[:sampled]), first + sum(others[: sampled - 1]))
+    return mean, most
+
+
 def strength(sampled: Sequence[int], total: int) -> str:
-    """One sentence that says what the sample is worth, for a cheat in a tenth of the segments and in one."""
+    """One sentence that says what a random sample is worth, for a cheat in a tenth of the segments and in one."""
     count = len(sampled)
     if count == total:
         return f"all {total} segments replayed: a cheat in any of them is caught"

@@ -1,19 +1,23 @@
-"""The replay half of a verification: which segments, from which stored state, and what came out differently."""
+"""The replay half of a verification: which segments, from which state, and what came out differently."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from challenge.sampling import DEFAULT_SEGMENTS, strength, unpredictable_segments
-from challenge.verdict import ExitCode, Verdict
+from challenge.executors import Executor, ProcessPool
+from challenge.sampling import DEFAULT_SEGMENTS, strength, unpredictable_segments, with_ends
+from challenge.tolerance import compare_steps
+from challenge.verdict import ExitCode, Tier, Verdict
+from pol.confine import Limits
 from pol.encoding import digest, to_hex, u64
 from pol.errors import CannotRun, ProofError
-from pol.machine import MachineClass, this_machine
-from pol.proof import Proof, states_of
-from pol.replay import ReplayedSegment, ReplayedSpan, Span, replay
+from pol.machine import MachineClass
+from pol.proof import Proof, StoredState, states_of
+from pol.replay import Job, ReplayedSegment, ReplayedSpan, Span
 from pol.state import Tensors, from_safetensors
 from pol.tensors import tensors_digest
 
@@ -24,95 +28,170 @@ REPRODUCTION_DOMAIN = "aiarena/reproduction/v1"
 class Policy:
     """What the verifier decides for itself: never taken from the proof.
 
-    ``segments`` is how many to draw at random (None: all), or the list a challenge on chain drew. ``dataset``
-    is a dataset blob (None: the built-in one the spec names), ``trusted`` the digests of programs that may run besides
-    built-in ones.
+    ``segments`` is how many to draw at random, besides the first and the last (None: all), or the list a challenge on
+    chain drew, and then exactly that. ``dataset`` is where the data set lies (None: the built-in one the spec names),
+    ``trusted`` the digests of programs that may run besides built-in ones. ``executor`` is where segments are replayed,
+    on which ``device`` and within which ``limits``.
     """
 
     segments: int | Sequence[int] | None = DEFAULT_SEGMENTS
     dataset: Path | None = None
     trusted: frozenset[bytes] = field(default=frozenset())
+    device: str = "cpu"
+    executor: Executor = field(default_factory=ProcessPool)
+    limits: Limits = field(default_factory=Limits)
 
 
-def replay_sample(
-    folder: Path,
-    proof: Proof,
-    policy: Policy,
-    verdict: Verdict,
-    on_segment: Callable[[int, bool], None] | None = None,
-) -> Tensors | None:
+@dataclass(frozen=True, kw_only=True)
+class Watcher:
+    """Who hears of a replay as it goes on: how many segments were ``planned``, and each one ``replayed`` (its index,
+    and whether it matches bit for bit)."""
+
+    planned: Callable[[int], None] = lambda count: None
+    replayed: Callable[[int, bool], None] = lambda index, matched: None
+
+
+def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, watcher: Watcher) -> Tensors | None:
     """Rebuild the initial state, replay the policy's sample, and add what was found to ``verdict``.
 
-    Every segment is replayed from the latest stored state before it, so the segments in between are replayed too.
-    Returns the initial state's tensors, as the program builds them here, or None if it cannot. Raises
+    Every segment is replayed from the latest stored or opened state before it, so the segments in between are replayed
+    too. Returns the initial state's tensors, as the program builds them here, or None if it cannot. Raises
     :class:`ProofError` if the spec cannot be run, :class:`CannotRun` if this machine cannot run it.
     """
-    sample = _sample(policy, proof.spec.segments)
-    verdict.segments, verdict.total_segments = sample, proof.spec.segments
-    verdict.strength = strength(sample, proof.spec.segments)
-
-    def heard(segment: ReplayedSegment) -> None:
-        if on_segment:
-            on_segment(segment.index, _mismatch(proof, segment) is None)
-
+    verdict.segments, verdict.strength = _sample(policy, proof.segment_count)
+    verdict.total_segments = proof.segment_count
+    spans = _spans(folder, proof, verdict.segments)
+    watcher.planned(sum(span.last - span.first + 1 for span in spans))
+    job = Job(
+        spec=proof.spec,
+        seed=proof.seed,
+        dataset=policy.dataset,
+        trusted=policy.trusted,
+        device=policy.device,
+        limits=policy.limits,
+    )
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "initial.safetensors"
-        spans = [Span(first=0, last=-1, emit={-1: path}), *_spans(folder, proof, sample)]
-        start, *results = replay(
-            proof.spec, proof.seed, spans, dataset=policy.dataset, trusted=policy.trusted, on_segment=heard
-        )
+        wanted = [Span(first=0, last=-1, emit={-1: path}), *spans]
+        start, *results = _replay(job, policy.executor, wanted, proof, watcher)
+        verdict.limits.extend(dict.fromkeys(note for result in (start, *results) for note in result.notes))
         if start.problem and start.malformed:
             raise ProofError(start.problem)
         if start.problem:
-            _different(proof, start.problem, 0, verdict)
+            _different(proof, start, start.problem, 0, verdict)
             return None
         initial = from_safetensors(path.read_bytes(), where="initial state")
-    if tensors_digest(initial) == proof.segments[0].start_digest:
+    as_promised = tensors_digest(initial) == proof.segments[0].start_digest
+    if as_promised:
         verdict.checks.append(("initial state", "built from config and seed, as committed"))
     else:
-        _different(proof, "the transcript does not start from the program's initial state", 0, verdict)
-    _judge(proof, results, verdict)
+        _different(proof, start, "the transcript does not start from the program's initial state", 0, verdict)
+    left = _judge(proof, results, verdict)
+    if left:
+        _judge_elsewhere(folder, proof, job, left, initial if as_promised else None, verdict)
     return initial
 
 
-def _sample(policy: Policy, total: int) -> list[int]:
-    wanted = range(total) if policy.segments is None else policy.segments
-    sample = unpredictable_segments(wanted, total) if isinstance(wanted, int) else sorted(set(wanted))
+def _replay(job: Job, executor: Executor, spans: Sequence[Span], proof: Proof, watcher: Watcher) -> list[ReplayedSpan]:
+    return executor.replay(
+        job.spec,
+        job.seed,
+        spans,
+        dataset=job.dataset,
+        trusted=job.trusted,
+        device=job.device,
+        limits=job.limits,
+        on_segment=lambda segment: watcher.replayed(segment.index, _mismatch(proof, segment) is None),
+    )
+
+
+def _sample(policy: Policy, total: int) -> tuple[list[int], str]:
+    """The segments to replay, ascending, and what they are worth."""
+    if isinstance(policy.segments, int):
+        drawn = unpredictable_segments(policy.segments, total)
+        sample = with_ends(drawn, total)
+    else:
+        drawn = sample = sorted(set(range(total) if policy.segments is None else policy.segments))
     if not sample or sample[-1] >= total or sample[0] < 0:
-        raise CannotRun(f"segments {sample} are not all among the {total} of this proof; choose others")
-    return sample
+        raise CannotRun(f"segments {str(sample)[:80]} are not all among the {total} of this proof; choose others")
+    if len(sample) in (len(drawn), total):
+        return sample, strength(sample, total)
+    return sample, f"{strength(drawn, total)}; the first and the last are replayed as well"
 
 
 def _spans(folder: Path, proof: Proof, sample: Sequence[int]) -> list[Span]:
-    """The sampled segments grouped by the stored state they are replayed from."""
-    groups: dict[int, list[int]] = {}
-    for segment in sample:
-        stored = proof.stored_before(segment)
-        groups.setdefault(stored.step if stored else 0, []).append(segment)
-    spans = []
-    for step, segments in sorted(groups.items()):
-        path = states_of(folder).path(proof.stored_at(step).cid) if step else None
-        spans.append(Span(first=step // proof.spec.segment_length, last=max(segments), start=path))
-    return spans
+    """The sampled segments grouped by the state they are replayed from."""
+    kept = {state.step // proof.spec.segment_length: state for state in _starts(proof)}
+    firsts = sorted({0, *kept})
+    groups: dict[int, int] = {}
+    for segment in sample:  # ascending, so the last one of a group stays
+        groups[firsts[bisect_right(firsts, segment) - 1]] = segment
+    store = states_of(folder)
+    return [
+        Span(first=first, last=last, start=store.path(kept[first].cid) if first in kept else None)
+        for first, last in sorted(groups.items())
+    ]
 
 
-def _judge(proof: Proof, results: Iterable[ReplayedSpan], verdict: Verdict) -> None:
-    """Compare every replayed segment with the promised one, up to the first difference of each span."""
+def _starts(proof: Proof) -> list[StoredState]:
+    return [state for state in (*proof.states, *proof.openings) if state.step < proof.steps]
+
+
+def _judge(proof: Proof, results: Sequence[ReplayedSpan], verdict: Verdict) -> list[int]:
+    """Compare every replayed segment with the promised one, up to the first difference of each span.
+
+    Returns the sampled segments of single steps that a machine of another class did not reproduce bit for bit.
+    """
     outcomes: list[ReplayedSegment] = []
-    matched = 0
+    matched: set[int] = set()
+    left: list[int] = []
     for result in results:
-        if result.problem:
-            _different(proof, result.problem, result.span.first, verdict)
+        problem, where = result.problem, result.span.first
         for segment in result.segments:
             outcomes.append(segment)
-            problem = _mismatch(proof, segment)
-            if problem:
-                _different(proof, problem, segment.index, verdict)
+            difference = _mismatch(proof, segment)
+            if difference:
+                problem, where = difference, segment.index
                 break  # what follows in this span started from a state nobody promised
-            matched += 1
-    verdict.checks.append(("replay", f"{matched} of {len(outcomes)} replayed segments match bit for bit"))
+            matched.add(segment.index)
+        span = range(result.span.first, result.span.last + 1)
+        unmatched = [segment for segment in verdict.segments if segment in span and segment not in matched]
+        if problem and unmatched and proof.spec.segment_length == 1 and _differences(proof, result):
+            left.extend(unmatched)
+        elif problem:
+            _different(proof, result, problem, where, verdict)
+    verdict.checks.append(("replay", f"{len(matched)} of {len(outcomes)} replayed segments match bit for bit"))
     parts = [u64(segment.index) + segment.end_digest + segment.batch_root for segment in outcomes]
     verdict.reproduction = to_hex(digest(REPRODUCTION_DOMAIN, b"".join(parts)))
+    return left
+
+
+def _judge_elsewhere(
+    folder: Path, proof: Proof, job: Job, segments: Sequence[int], initial: Tensors | None, verdict: Verdict
+) -> None:
+    """Tier T2, on this machine: compare single steps within a tolerance, where the states at both ends are at hand."""
+    steps = {state.step for state in (*proof.states, *proof.openings)} | ({0} if initial is not None else set())
+    held = [segment for segment in segments if steps >= set(proof.spec.bounds(segment))]
+    # Nobody can open the state before segment 0, and that it has other bits here was said already.
+    missing = [segment for segment in segments if segment not in held and (segment or initial is not None)]
+    if missing:
+        verdict.undecided.append(
+            "on this other class of machine the states at both ends of a segment must be at hand; ask for these to be "
+            f"opened, then verify again with --segments {','.join(map(str, missing[:200]))},"
+        )
+    if not held:
+        return
+    verdict.tier, accepted = Tier.TOLERANCE, 0
+    verdict.limits.append(
+        "tier T2: on a machine of another class steps were compared within a tolerance measured here; a lie smaller "
+        "than that is not seen"
+    )
+    for comparison in compare_steps(job, folder, proof, held, initial):
+        verdict.comparisons.append(comparison.to_json())
+        accepted += comparison.accepted
+        if not comparison.accepted:
+            verdict.undecided.append(f"segment {comparison.segment}: {comparison.text}")
+    verdict.checks.append(("tolerance", f"{accepted} of {len(held)} steps within the tolerance measured here"))
 
 
 def _mismatch(proof: Proof, result: ReplayedSegment) -> str | None:
@@ -128,14 +207,20 @@ def _mismatch(proof: Proof, result: ReplayedSegment) -> str | None:
     return None
 
 
-def _different(proof: Proof, problem: str, segment: int, verdict: Verdict) -> None:
+def _differences(proof: Proof, result: ReplayedSpan) -> list[str]:
+    """How the machine that replayed a span differs from the spec's class (here / spec)."""
+    return result.machine.differences(MachineClass.from_json(proof.spec.machine, where="spec.machine"))
+
+
+def _different(proof: Proof, result: ReplayedSpan, problem: str, segment: int, verdict: Verdict) -> None:
     """A replay that came out differently: a finding on a machine of the spec's class, undecided on any other."""
-    promised = MachineClass.from_json(proof.spec.machine, where="spec.machine")
-    differences = this_machine(threads=promised.threads).differences(promised)
+    differences = _differences(proof, result)
     if not differences:
         verdict.reject(ExitCode.REPLAY_MISMATCH, problem, segment)
         return
+    length = proof.spec.segment_length
+    single = "" if length == 1 else f", and segments of {length} steps cannot be compared within a tolerance"
     verdict.undecided.append(
-        f"{problem}, but this machine is of another class (here / spec): {'; '.join(differences)}; "
+        f"{problem}, but this machine is of another class (here / spec): {'; '.join(differences)}{single}; "
         "replay on a machine of the spec's class"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from chain.accounts import Account
-from chain.eip712 import Domain, ManifestMessage, sign_manifest
+from chain.eip712 import Domain, ManifestMessage, recover_manifest, sign_manifest
 from pol.encoding import to_hex
 from pol.errors import ProofError
 from pol.proof import Proof
@@ -31,6 +31,24 @@ def manifest_message(proof: Proof) -> ManifestMessage:
 def sign_proof(proof: Proof, account: Account) -> bytes:
     """The trainer's 65-byte signature, for :func:`pol.seal`."""
     return sign_manifest(account, manifest_domain(proof), manifest_message(proof))
+
+
+def signer_of(proof: Proof) -> str | None:
+    """The account under the proof, which is its trainer's; None where there is no task to sign for.
+
+    Raises :class:`ProofError` for a signature that is missing, in excess or somebody else's, and
+    :class:`chain.errors.BadSignature` for one that is malformed.
+    """
+    if proof.spec.task is None:
+        if proof.signature is not None:
+            raise ProofError("manifest: a signature without a task cannot be checked")
+        return None
+    if proof.signature is None:
+        raise ProofError("manifest: not signed; the trainer must seal the proof with its account")
+    signer = recover_manifest(proof.signature, manifest_domain(proof), manifest_message(proof))
+    if bytes.fromhex(signer.removeprefix("0x")) != proof.spec.trainer:
+        raise ProofError(f"manifest: signed by {signer}, the spec names trainer {to_hex(proof.spec.trainer)}")
+    return signer
 
 
 def _task(proof: Proof) -> TaskRef:

@@ -15,6 +15,13 @@ class Outcome(Enum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
+class Tier(Enum):
+    """How segments were compared: by equal bits, or within a tolerance measured on a machine of another class."""
+
+    BITS = "T0"
+    TOLERANCE = "T2"
+
+
 class ExitCode(IntEnum):
     """The exit codes of the ``challenge`` command."""
 
@@ -50,6 +57,7 @@ class Verdict:
     """Everything a verification found. Fill it, then read :attr:`outcome` and :attr:`exit_code`.
 
     ``checks`` are lines of (what was checked, what came out); ``limits`` say what a pass does not cover this time.
+    ``comparisons`` are the steps of tier T2: error, tolerance and movement of the tensor that lies furthest out.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -59,6 +67,8 @@ class Verdict:
     segments: list[int] = field(default_factory=list)
     total_segments: int = 0
     strength: str = ""
+    tier: Tier = Tier.BITS
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
     anchors_checked: bool = False
     watermarks: list[dict[str, Any]] = field(default_factory=list)
     reproduction: str | None = None
@@ -96,6 +106,8 @@ class Verdict:
             "segments": list(self.segments),
             "total_segments": self.total_segments,
             "strength": self.strength,
+            "tier": self.tier.value,
+            "comparisons": list(self.comparisons),
             "anchors_checked": self.anchors_checked,
             "watermarks": list(self.watermarks),
             "reproduction": self.reproduction,

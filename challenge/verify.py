@@ -6,23 +6,23 @@ from the verifier; from the prover it takes only digests to compare with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from chain.client import ArenaClient
-from chain.eip712 import recover_manifest
 from chain.errors import BadSignature
 from challenge.claims import TiedClaim
 from challenge.onchain import check_claim_on_chain, check_run_on_chain, suspects_of
-from challenge.segments import Policy, replay_sample
-from challenge.signing import manifest_domain, manifest_message
+from challenge.segments import Policy, Watcher, replay_sample
+from challenge.signing import signer_of
+from challenge.states import check_blobs, load_blob
 from challenge.verdict import ExitCode, Verdict
 from pol.encoding import to_hex
-from pol.errors import CannotRun, ProofError, SpecError
-from pol.proof import Proof, states_of
-from pol.state import Tensors, from_safetensors, model_tensors
-from pol.tensors import check_values, tensors_digest
+from pol.errors import ProofError, SpecError
+from pol.proof import Proof
+from pol.state import Tensors, model_tensors
+from pol.tensors import tensors_digest
 from watermark import Evidence, MarkParameters, detect, verify_embedding
 
 MAX_EMBED_CHANGE = 0.25
@@ -36,13 +36,13 @@ def verify(
     *,
     claims: Sequence[TiedClaim] = (),
     chain: ArenaClient | None = None,
-    on_segment: Callable[[int, bool], None] | None = None,
+    watcher: Watcher | None = None,
 ) -> Verdict:
     """Verify the proof in ``folder`` and the branch to the submitted model.
 
     ``claims`` are watermark claims to test the model against, the trainer's own or others'. ``chain`` answers for
-    registrations, anchors and beacons; without it they stay unchecked and the verdict says so. ``on_segment`` hears
-    of every replayed segment (index, whether it matched).
+    registrations, anchors and beacons; without it they stay unchecked and the verdict says so. ``watcher`` hears how
+    the replay goes on.
 
     Raises :class:`CannotRun` when the check could not be made here, :class:`ProofError` if a claim is unsound. A
     malformed proof is a verdict, not an exception.
@@ -55,24 +55,29 @@ def verify(
     try:
         proof = Proof.read(folder)
         _check_signature(proof, verdict)
-        states = _load_states(folder, proof)
-        verdict.checks.append(("files", f"{len(states)} states, all digests as committed"))
+        verdict.checks.append(("files", f"{check_blobs(folder, proof)} states, all digests as committed"))
     except (ProofError, BadSignature) as error:
         verdict.reject(ExitCode.MALFORMED, str(error))
         return verdict
+    if proof.stopped:
+        verdict.limits.append(
+            f"early stop: {proof.segment_count} of {proof.spec.segments} promised segments were trained"
+        )
     try:
         _check_times(proof, chain, verdict)
         if verdict.findings:  # not the registered run, or not the task's: nothing here may depend on running it
             return verdict
-        initial = replay_sample(folder, proof, policy, verdict, on_segment)
+        initial = replay_sample(folder, proof, policy, verdict, watcher or Watcher())
         if initial is None:
             return verdict
         own = own_claims(proof, claims, verdict)
-        _check_branch(proof, states, initial, own, verdict)
+        model = load_blob(folder, proof.submission.model_cid) if proof.submission else None
+        _check_branch(folder, proof, model, initial, own, verdict)
     except (ProofError, SpecError) as error:
         verdict.reject(ExitCode.MALFORMED, str(error))
         return verdict
-    _check_claims(proof, states, initial, own, foreign_claims(proof, claims), chain, verdict)
+    if model is not None:
+        _check_claims(proof, model, initial, own, foreign_claims(proof, claims), chain, verdict)
     return verdict
 
 
@@ -112,63 +117,35 @@ def _check_times(proof: Proof, chain: ArenaClient | None, verdict: Verdict) -> N
             "recorded without a chain: order and initial state could have been ground, times are unproven"
         )
     elif chain is None:
-        verdict.limits.append("anchors not checked: no chain was asked, so the times of the anchors are unproven")
+        verdict.limits.append(
+            "anchors not checked: no chain was asked, so the seed could have been ground and the times are unproven"
+        )
     else:
         check_run_on_chain(proof, chain, verdict)
 
 
 def _check_signature(proof: Proof, verdict: Verdict) -> None:
-    if proof.spec.task is None:
-        if proof.signature is not None:
-            raise ProofError("manifest: a signature without a task cannot be checked")
+    signer = signer_of(proof)
+    if signer:
+        verdict.checks.append(("signature", f"by {signer}"))
+    else:
         verdict.limits.append("unsigned: nothing ties this proof to an account")
-        return
-    if proof.signature is None:
-        raise ProofError("manifest: not signed; the trainer must seal the proof with its account")
-    signer = recover_manifest(proof.signature, manifest_domain(proof), manifest_message(proof))
-    if bytes.fromhex(signer.removeprefix("0x")) != proof.spec.trainer:
-        raise ProofError(f"manifest: signed by {signer}, the spec names trainer {to_hex(proof.spec.trainer)}")
-    verdict.checks.append(("signature", f"by {signer}"))
-
-
-def _load_states(folder: Path, proof: Proof) -> dict[str, Tensors]:
-    """Every blob of the proof by CID, each with the CID in its name and the digest the transcript promises."""
-    store, loaded = states_of(folder), {}
-    ends = {segment.end_step: segment.end_digest for segment in proof.segments}
-    for state in proof.states:
-        where = f"states/{state.cid}"
-        tensors = from_safetensors(_blob(store.get, state.cid), where=where)
-        if tensors_digest(tensors) != ends[state.step]:
-            raise ProofError(f"{where}: not the state the transcript promises after step {state.step}")
-        check_values(tensors, where=where)
-        loaded[state.cid] = tensors
-    if proof.submission:
-        where = f"states/{proof.submission.model_cid}"
-        model = from_safetensors(_blob(store.get, proof.submission.model_cid), where=where)
-        if tensors_digest(model) != proof.submission.model_digest:
-            raise ProofError(f"{where}: not the submitted model")
-        check_values(model, where=where)
-        loaded[proof.submission.model_cid] = model
-    return loaded
-
-
-def _blob(get: Callable[[str], bytes], cid: str) -> bytes:
-    try:
-        return get(cid)
-    except CannotRun as error:  # a proof that lacks a file it names is the prover's fault, not this machine's
-        raise ProofError(str(error)) from error
 
 
 def _check_branch(
-    proof: Proof, states: dict[str, Tensors], initial: Tensors, own: Sequence[TiedClaim], verdict: Verdict
+    folder: Path,
+    proof: Proof,
+    model: Tensors | None,
+    initial: Tensors,
+    own: Sequence[TiedClaim],
+    verdict: Verdict,
 ) -> None:
     """The submitted model must be the trunk's at the branch, moved by nothing but the promised embedding."""
     mark, spec = proof.submission, proof.spec
-    if mark is None:
+    if mark is None or model is None:
         verdict.limits.append("no model was submitted: only the trunk was checked")
         return
-    model = states[mark.model_cid]
-    reference = model_tensors(states[proof.stored_at(spec.bounds(mark.reference_segment)[1]).cid])
+    reference = model_tensors(load_blob(folder, proof.stored_at(spec.bounds(mark.reference_segment)[1]).cid))
     parameters = None
     if spec.watermark:
         parameters = MarkParameters.from_json(spec.watermark.parameters, where="spec.watermark.parameters")
@@ -201,7 +178,7 @@ def _check_branch(
 
 def _check_claims(
     proof: Proof,
-    states: dict[str, Tensors],
+    model: Tensors,
     initial: Tensors,
     own: Sequence[TiedClaim],
     foreign: Sequence[TiedClaim],
@@ -209,12 +186,12 @@ def _check_claims(
     verdict: Verdict,
 ) -> None:
     """The trainer's own mark must be in the submitted model, and nobody's who committed earlier may be."""
-    if proof.submission is None or not (own or foreign):
+    if not (own or foreign):
         return
     tested = [replace(tied.claim, theta_0=model_tensors(initial)) for tied in own]
     tested += [tied.claim for tied in foreign]
     suspects = suspects_of(proof, chain) if chain else 1
-    evidence = detect(states[proof.submission.model_cid], tested, suspects=suspects)
+    evidence = detect(model, tested, suspects=suspects)
     for number, (tied, found) in enumerate(zip([*own, *foreign], evidence, strict=True)):
         is_own = number < len(own)
         verdict.watermarks.append(

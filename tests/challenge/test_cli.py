@@ -9,8 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from challenge.bundle import publish_proof
+from challenge.cli import app
 from challenge.demo.story import Story
+from pol.store import LocalStore
+
+CID = "bafkreiabiqo5afiwknkaykkpcxsnmntwwpfovxltavoves4sotuntylvbe"
+GOLDEN = Path(__file__).parents[1] / "golden" / "proof-v1"
 
 
 def challenge(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -77,11 +84,16 @@ def test_a_missing_folder_cannot_be_checked(tmp_path: Path, as_json: bool) -> No
 
 @pytest.mark.parametrize(
     "arguments",
-    [["verify"], ["verify", ".", "--segments", "none"], ["verify", ".", "--segments", "0"], ["judge"],
-     ["verify", ".", "--trust-program", "yes"]],
+    [
+        "verify", "verify . --segments none", "verify . --segments 0", "judge", "verify . --trust-program yes",
+        "verify . --device gpu", "verify . --executor pool:0", "verify . --max-memory 0", "inspect", f"verify {CID}",
+        "plan", "plan . --segments 3", "plan --segments 0", "plan --segments 9 --lie -1",
+        "plan --segments 9 --stake 1/0", "plan --segments 9 --cost 1e9", "plan --segments 9 --audit 101%",
+        "plan --segments 9 --forged 10", "plan --segments 9 --challengers 0",
+    ],
 )  # fmt: skip
-def test_a_wrong_command_line_is_usage(arguments: list[str]) -> None:
-    assert challenge(*arguments).returncode == 2
+def test_a_wrong_command_line_is_usage(arguments: str) -> None:
+    assert CliRunner().invoke(app, arguments.split()).exit_code == 2
 
 
 def test_a_segment_that_is_not_there_cannot_be_checked(story: Story) -> None:
@@ -99,3 +111,56 @@ def test_a_broken_claim_is_not_the_proofs_fault(story: Story, tmp_path: Path) ->
 def test_help_names_the_exit_codes() -> None:
     done = challenge("--help")
     assert done.returncode == 0 and "11 replay mismatch" in " ".join(done.stdout.split())
+
+
+def test_a_proof_is_fetched_by_its_cid(honest_run: Path, tmp_path: Path) -> None:
+    cid = publish_proof(honest_run, LocalStore(tmp_path / "store"))
+    done = challenge("verify", cid, "--store", tmp_path / "store", "--segments", "0,", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["proof"] == cid
+    shown = challenge("inspect", cid, "--store", tmp_path / "store", "--json")
+    assert shown.returncode == 0 and json.loads(shown.stdout)["segments"] == 4
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_what_a_store_serves_is_the_proofs_fault_or_this_machines(tmp_path: Path, command: str) -> None:
+    store = LocalStore(tmp_path / "store")
+    hostile = store.put(b'{"format":"../../etc"}')
+    done = challenge(command, hostile, "--store", store.folder, "--json")
+    assert done.returncode == 10 and json.loads(done.stdout)["exit_code"] == 10 and "Traceback" not in done.stderr
+    missing = challenge(command, CID, "--store", store.folder)
+    assert missing.returncode == 1 and "no such blob" in missing.stderr.replace("\n", " ")
+
+
+def test_a_pool_finds_the_same(honest_run: Path) -> None:
+    done = challenge(
+        "verify", honest_run, "--segments", "1,3", "--executor", "pool:2", "--max-seconds", "300", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["segments"] == [1, 3]
+
+
+def test_a_plan_says_whether_honesty_pays(tmp_path: Path) -> None:
+    done = challenge("plan", "--segments", "1000", "--sample", "30", "--fraction", "5%", "--stake", "20")
+    assert done.returncode == 0 and done.stdout == ""
+    text = " ".join(done.stderr.split())
+    assert "caught with p = 0.7903" in text and "57 (0.95), 86 (0.99), 126 (0.999)" in text
+    assert "honesty pays" in text and "never by the prover" in text
+
+
+def test_a_lie_worth_more_than_the_stake_does_not_pay_honesty() -> None:
+    options = ["--segments", "1000", "--sample", "30", "--reward", "1.2", "--stake", "331", "--lie", "10", "--json"]
+    found = json.loads(challenge("plan", *options).stdout)
+    assert not found["honesty_pays"] and found["worst"]["forged"] == 1
+    assert found["minimal_stake"] == pytest.approx(332.2, abs=0.05)
+
+
+def test_a_plan_takes_the_segments_of_a_proof() -> None:
+    found = json.loads(challenge("plan", GOLDEN, "--sample", "1", "--json").stdout)
+    assert found["segments"] == 3 and found["cheat"]["forged"] == 1
+    assert found["replayed_segments"] == {"opened": False, "mean": pytest.approx(7 / 3), "most": 3}
+
+
+def test_help_shows_every_command() -> None:
+    shown = " ".join(challenge("--help").stdout.split())
+    assert all(command in shown for command in ("verify", "inspect", "plan"))

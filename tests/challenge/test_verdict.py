@@ -50,4 +50,6 @@ def test_the_published_exit_codes() -> None:
 def test_json_is_plain() -> None:
     verdict = Verdict(strength="x", segments=[1], total_segments=4)
     verdict.reject(ExitCode.ANCHOR, "late", None)
-    assert json.loads(json.dumps(verdict.to_json()))["exit_code"] == 13
+    plain = json.loads(json.dumps(verdict.to_json(), allow_nan=False))
+    assert plain["exit_code"] == 13
+    assert (plain["tier"], plain["comparisons"]) == ("T0", [])
