@@ -14,8 +14,8 @@ from challenge.segments import Policy
 from challenge.verdict import ExitCode, Verdict
 from challenge.verify import verify
 from pol import Proof
+from pol.anchorer import NoChain
 from pol.proof import states_of
-from pol.recorder import NoChain
 from pol.state import Tensors, from_safetensors, to_safetensors
 from pol.tensors import tensors_digest
 from pol.transcript import segment_tree

@@ -1,8 +1,18 @@
-"""A watermark claim made up afterwards: the accuser fits a reference to an innocent model once he knows the bits.
+"""Case 34: a challenger who challenges to do harm: to bind an honest trainer's stake, or to convict it on made-up
+grounds.
 
-He draws a key and a beacon of his own, then arranges the innocent model's hidden units so that every opened bit agrees,
-and calls the arrangement (with another carrier tensor) his reference: alignment to it then puts the innocent's units
-just there. The statistics are perfect. Only the chain can tell: a reference must be anchored before its beacon.
+Source: every dispute game in which accusing is free. The strongest accusation here is a watermark claim made up
+afterwards: the accuser draws a key and a beacon of his own, arranges the innocent model's hidden units so that every
+opened bit agrees, and calls the arrangement (with another carrier tensor) his reference. Alignment to it then puts the
+innocent's units just there, and the statistics are perfect.
+
+The half that is seen here: what is not promised in time convicts nobody, opened leaves that are handed in with some
+left out do not speak against their owner, and a challenge of an honest run ends in a pass for every segment it can
+name. Only the chain can tell when a reference was anchored. The other half is money, on chain: a challenge takes a bond
+(``Cases.t.sol``: ``test_openingTakesTheBondAndPromisesABlock``), the loser pays (``Votes.t.sol``:
+``test_rejectingPaysTheTrainerAndBurnsTheRest``), an unlatched case burns it
+(``test_anUnlatchedCaseLapsesAndBurnsTheBond``), and its windows must fit into the challenging phase
+(``test_aCaseIsOpenedWhileAllItsWindowsFit``).
 """
 
 from __future__ import annotations
@@ -18,11 +28,12 @@ from challenge.claims import TiedClaim, read_claim, write_claim
 from challenge.demo.story import Story
 from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome
-from challenge.verify import verify
 from pol import Proof
+from pol.errors import CannotRun
 from pol.proof import states_of
 from pol.spec import WatermarkPromise
 from pol.state import Tensors, from_safetensors
+from tests.attacks.judging import judged
 from watermark import DEFAULT_PARAMETERS, Claim, WatermarkKey, detect
 from watermark.carrier import carrier_factors, mark_bit
 
@@ -74,12 +85,12 @@ def test_the_statistics_alone_would_convict_an_innocent(story: Story, made_up: T
 
 
 def test_without_a_chain_nobody_is_convicted(story: Story, made_up: TiedClaim) -> None:
-    verdict = verify(story.runs / "bob", Policy(segments=[0]), claims=[made_up])
+    verdict = judged(story.runs / "bob", Policy(segments=[0]), claims=[made_up])
     assert verdict.outcome is Outcome.INCONCLUSIVE and not verdict.findings
 
 
 def test_with_a_chain_the_claim_is_ignored(story: Story, made_up: TiedClaim) -> None:
-    verdict = verify(story.runs / "bob", Policy(segments=[0]), claims=[made_up], chain=story.setting.clients["vera"])
+    verdict = judged(story.runs / "bob", Policy(segments=[0]), claims=[made_up], chain=story.setting.clients["vera"])
     assert verdict.exit_code is ExitCode.VERIFIED
     assert any("ignored" in note for note in verdict.limits)
 
@@ -90,7 +101,7 @@ def test_leaves_left_out_of_a_copied_claim_do_not_speak_against_its_owner(story:
     alices = read_claim(story.claims["alice"])
     maimed = replace(alices, claim=replace(alices.claim, leaves=alices.claim.leaves[:kept]))
     for chain in (None, story.setting.clients["vera"]):
-        verdict = verify(story.runs / "alice", Policy(segments=[0]), claims=[maimed, alices], chain=chain)
+        verdict = judged(story.runs / "alice", Policy(segments=[0]), claims=[maimed, alices], chain=chain)
         assert verdict.exit_code is ExitCode.VERIFIED
         assert any("not whole" in note for note in verdict.limits)
 
@@ -100,11 +111,24 @@ def test_two_claims_of_the_owner_may_share_leaves(story: Story) -> None:
     first = alices.claim.groups[:3]
     leaves = tuple(leaf for leaf in alices.claim.leaves if leaf.index // DEFAULT_PARAMETERS.leaves in first)
     part = replace(alices, claim=replace(alices.claim, groups=first, leaves=leaves))
-    verdict = verify(story.runs / "alice", Policy(segments=[0]), claims=[part, alices])
+    verdict = judged(story.runs / "alice", Policy(segments=[0]), claims=[part, alices])
     assert not [finding for finding in verdict.findings if finding.code is ExitCode.MALFORMED]
 
 
 def test_the_honest_twin_convicts(story: Story) -> None:
     claim, chain = read_claim(story.claims["alice"]), story.setting.clients["vera"]
-    verdict = verify(story.runs / "mallory", Policy(segments=[0]), claims=[claim], chain=chain)
+    verdict = judged(story.runs / "mallory", Policy(segments=[0]), claims=[claim], chain=chain)
     assert ExitCode.WATERMARK in {finding.code for finding in verdict.findings}
+
+
+@pytest.mark.parametrize("segments", [[4], [-1], [0, 1, 2, 3, 4], [10**9], []], ids=str)
+def test_segments_that_a_run_does_not_have_are_no_accusation(honest_run: Path, segments: list[int]) -> None:
+    """Who asks for them is told so; nothing is said of the proof."""
+    with pytest.raises(CannotRun, match="choose others"):
+        judged(honest_run, Policy(segments=segments))
+
+
+def test_whatever_a_challenger_names_an_honest_run_passes(honest_run: Path) -> None:
+    for segments in ([0], [1, 2], [3, 3, 3], [3, 0]):
+        verdict = judged(honest_run, Policy(segments=segments))
+        assert verdict.exit_code is ExitCode.VERIFIED and verdict.segments == sorted(set(segments))

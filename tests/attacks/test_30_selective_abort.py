@@ -1,0 +1,83 @@
+"""Case 30: look at the draw, give up if it is bad, and register again for a better one.
+
+Source: any scheme with an unpredictable seed but free attempts: a trainer registers many runs, or many names, looks at
+the order, the initial state or the sample that each seed gives, and finishes the one it likes.
+
+The half that is seen here: a registration fixes its seed, a trainer registers one run a task (case 13), and another
+registration is another seed, under which the states of the first lead nowhere. So nothing that was computed for an
+abandoned attempt is worth anything in the next. The other half is money, on chain: a run that was registered and not
+submitted burns its trainer's stake (``StakeVault.t.sol``: ``test_anAbandonedRunBurnsTheSlashableStake``, and below on
+the embedded chain), and an unlatched one is void for good (``Runs.t.sol``: ``test_anUnlatchedRunIsVoidForGood``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from chain.types import tokens
+from challenge.segments import Policy
+from challenge.verdict import ExitCode
+from pol import Proof, SeedSource
+from pol.order import DataOrder
+from pol.tensors import tensors_digest
+from tests.attacks.forging import built, copied
+from tests.attacks.judging import judged, rejected
+from tests.attacks.ring import Ring, sign
+
+
+def test_another_registration_is_another_run(ring: Ring) -> None:
+    """Two names of one person, the same program, data and terms: nothing of one is right in the other."""
+    with ring.world.wound_back():
+        job = Ring(ring.samples, ring.world)
+        specs = [job.spec(client) for client in (job.alice, job.mallory)]
+        seeds = [job.register(c, s).seed(s) for c, s in zip((job.alice, job.mallory), specs, strict=True)]
+    starts = {tensors_digest(built(spec, seed).capture(seed)) for spec, seed in zip(specs, seeds, strict=True)}
+    orders = {DataOrder(seed, specs[0].dataset_size, 32).batch(0) for seed in seeds}
+    assert len(set(seeds)) == len(starts) == len(orders) == 2
+
+
+def test_what_was_computed_for_one_attempt_is_worth_nothing_in_the_next(
+    ring: Ring, alices_run: Path, tmp_path: Path
+) -> None:
+    """The attempt that was liked is finished, and shown under the registration that was not given up."""
+    folder = copied(alices_run, tmp_path / "proof")
+    with ring.world.wound_back():
+        source = ring.register(ring.mallory, ring.spec(ring.mallory))
+    sign(folder, ring.alice, seed_source=source)
+    verdict = judged(folder, chain=ring.world.reader)
+    rejected(verdict, ExitCode.ANCHOR, "the seed's beacon is not the one latched on chain")
+    verdict = judged(folder, Policy(segments=[0]))
+    rejected(verdict, ExitCode.REPLAY_MISMATCH, "does not start from the program's initial state")
+
+
+def test_a_hash_that_was_known_before_is_no_beacon(ring: Ring, alices_run: Path, tmp_path: Path) -> None:
+    """A trainer who would rather have another block: each gives another seed, and only one of them is latched."""
+    folder = copied(alices_run, tmp_path / "proof")
+    proof, chain = Proof.read(folder), ring.world.chain.web3.eth
+    for block in (proof.seed_source.block - 2, proof.seed_source.block + 1):
+        known = SeedSource(kind="beacon", value=bytes(chain.get_block(block)["hash"]), block=block)
+        assert known.seed(proof.spec) != proof.seed
+        sign(folder, ring.alice, seed_source=known)
+        verdict = judged(folder, chain=ring.world.reader)
+        rejected(verdict, ExitCode.ANCHOR, "the seed's beacon is not the one latched on chain")
+
+
+def test_an_abandoned_attempt_costs_the_stake(ring: Ring) -> None:
+    """On the embedded chain: Alice registers a run, sees its seed and submits nothing; Mallory never registered."""
+    with ring.world.wound_back():
+        job, reader = Ring(ring.samples, ring.world), ring.world.reader
+        job.register(job.alice, job.spec(job.alice))
+        job.task.to_closed()
+        held = {client: reader.token.balance_of(client.address) for client in (job.alice, job.mallory)}
+        for client in held:
+            assert reader.arena.abandoned(job.task.id, client.address) == (client is job.alice)
+            client.vault.withdraw(job.task.id)
+        gained = {client: reader.token.balance_of(client.address) - before for client, before in held.items()}
+        assert gained == {job.alice: 0, job.mallory: tokens(1_000)}
+        assert reader.vault.slashed(job.task.id, job.alice.address) == tokens(1_000)
+
+
+def test_the_honest_twin_keeps_its_first_seed(ring: Ring, alices_run: Path) -> None:
+    run = ring.world.reader.arena.run(ring.task.id, ring.alice.address)
+    assert Proof.read(alices_run).seed_source.value == run.beacon.value
+    assert judged(alices_run, Policy(segments=[1]), chain=ring.world.reader).exit_code is ExitCode.VERIFIED
