@@ -30,10 +30,10 @@ from challenge.signing import manifest_domain, manifest_message, sign_proof
 from challenge.verdict import ExitCode, Outcome, Verdict
 from pol.data import Dataset, batch_root, built_in
 from pol.encoding import canonical_json, float_text, to_hex
-from pol.machine import MachineClass
+from pol.machine import MachineClass, this_machine
 from pol.order import DataOrder
 from pol.program import program_digest
-from pol.proof import Proof, _seed, _submission
+from pol.proof import Proof, _submission, parse_seed
 from pol.replay import ReplayedSegment, ReplayedSpan, Span
 from pol.seed import draw, run_seed
 from pol.spec import TrainingSpec
@@ -117,7 +117,7 @@ def _proof_of(manifest: dict) -> Proof:
     """A proof without segments or states of its own, from an unsigned manifest: enough for every digest."""
     return Proof(
         spec=TrainingSpec.from_json(manifest["spec"]),
-        seed_source=_seed(manifest["seed"], where="seed"),
+        seed_source=parse_seed(manifest["seed"], where="seed"),
         segments=(),
         anchors=tuple(Anchor.from_json(row, where="anchors") for row in manifest["anchors"]),
         states=Proof.read(FOLDER).states,
@@ -147,7 +147,9 @@ def _reproduction(rows: list[dict]) -> str:
         for row in rows
     ]
     verdict = Verdict()
-    _judge(Proof.read(FOLDER), [ReplayedSpan(Span(first=0, last=len(rows) - 1), segments)], verdict)
+    _judge(
+        Proof.read(FOLDER), [ReplayedSpan(Span(first=0, last=len(rows) - 1), segments, machine=this_machine())], verdict
+    )
     assert verdict.outcome is Outcome.VERIFIED and verdict.reproduction
     return verdict.reproduction
 

@@ -292,9 +292,35 @@ def proof_digests(folder: Path) -> dict:
     }
 
 
-def replayed_batch_roots(manifest: dict) -> list[str]:
-    """The batch roots of a run on digits/train, from the seed."""
-    spec, leaves, roots = manifest["spec"], digits_samples(0, 1197), []
+def task_seed(manifest: dict) -> str:
+    """The seed of a task's run, from its manifest."""
+    spec = manifest["spec"]
+    beacon = {"trainer": spec["trainer"], "spec_digest": json_digest("training-spec")(spec)}
+    return run_seed(spec["task"] | beacon | {"beacon": manifest["seed"]["value"]})
+
+
+def task_proof_digests(folder: Path) -> dict:
+    """What the proof folder of a task's run promises, worked out from its files alone."""
+    return proof_digests(folder) | {"seed": task_seed(json.loads((folder / "manifest.json").read_bytes()))}
+
+
+def token_samples(data: bytes, length: int) -> list[bytes]:
+    """The sample leaves of a file of uint8 tokens in windows of ``length``."""
+    head = header("tokens", "I64", [length + 1])
+    windows = [data[start : start + length + 1] for start in range(0, len(data) - length, length)]
+    return [leaf("sample", i, head + struct.pack(f"<{length + 1}q", *one)) for i, one in enumerate(windows)]
+
+
+def stopped_batch_roots(manifest: dict, leaves: list[bytes]) -> list[str]:
+    """The batch roots of a task's run that was stopped early, from the seed and the sample leaves."""
+    spec = manifest["spec"] | {"steps": manifest["stopped"]["segments"] * manifest["spec"]["segment_length"]}
+    seed = manifest["seed"] | {"value": task_seed(manifest)}
+    return replayed_batch_roots({"spec": spec, "seed": seed}, leaves)
+
+
+def replayed_batch_roots(manifest: dict, leaves: list[bytes] | None = None) -> list[str]:
+    """The batch roots of a run on digits/train (or on the data with these ``leaves``), from the seed."""
+    spec, leaves, roots = manifest["spec"], leaves or digits_samples(0, 1197), []
     for start in islice(count(0, spec["segment_length"]), -(-spec["steps"] // spec["segment_length"])):
         steps = range(start, min(start + spec["segment_length"], spec["steps"]))
         asked = {"seed": manifest["seed"]["value"], "size": spec["dataset_size"], "batch_size": spec["batch_size"]}

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pol.encoding import canonical_json, fields, float_text, from_hex, integer, parse_canonical_json, to_hex
+from pol.encoding import (
+    MAX_JSON_VALUES,
+    canonical_json,
+    fields,
+    float_text,
+    from_hex,
+    integer,
+    parse_canonical_json,
+    to_hex,
+)
 from pol.errors import ProofError, SpecError
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.text()
@@ -49,6 +59,27 @@ def test_unterminated_strings_are_scanned_once(text: str) -> None:
     """A scan that starts over at every quote would take hours for these four megabytes."""
     with pytest.raises(ProofError, match="canonical"):
         parse_canonical_json(text.encode(), where="test")
+
+
+@pytest.mark.parametrize("item", ["[]", "{}", "0", '""', '{"a":[0,0]}'])
+def test_more_values_than_the_limit_are_never_made(item: str) -> None:
+    """Sixteen megabytes of empty lists would be half a gigabyte of objects."""
+    count = MAX_JSON_VALUES // (1 + item.count("[") + item.count("{") + item.count(","))
+    few, many = ([item] * number for number in (count - 1, count + 1))
+    assert len(parse_canonical_json(f"[{','.join(few)}]".encode(), where="test")) == count - 1
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProofError, match="values"):
+            parse_canonical_json(f"[{','.join(many)}]".encode(), where="test")
+        assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_unknown_names_do_not_fill_the_message() -> None:
+    with pytest.raises(ProofError) as refused:
+        fields({str(number) * 100: 0 for number in range(10_000)}, {"format"}, where="test")
+    assert len(str(refused.value)) < 1000
 
 
 def test_floats_never_enter_hashed_bytes() -> None:

@@ -14,16 +14,19 @@ from typing import Any
 
 import pytest
 
+from chain.accounts import dev_account
 from challenge.claims import OPENED_GROUPS
 from challenge.segments import Policy
+from challenge.signing import signer_of
 from challenge.verdict import ExitCode
 from challenge.verify import MAX_EMBED_CHANGE, verify
-from pol.encoding import MAX_JSON_BYTES, MAX_JSON_DEPTH, canonical_json, parse_canonical_json, to_hex
+from pol.encoding import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_JSON_VALUES, canonical_json, parse_canonical_json, to_hex
 from pol.errors import ProofError
 from pol.machine import MachineClass, this_machine
 from pol.merkle import MAX_DEPTH
 from pol.program import program_digest
-from pol.proof import MAX_TRANSCRIPT_BYTES, Proof, states_of
+from pol.proof import MAX_TRANSCRIPT_BYTES, Proof, StoredState, states_of
+from pol.sources import open_data
 from pol.spec import MAX_STEPS, TrainingSpec
 from pol.state import from_safetensors
 from pol.store import MAX_BLOB_BYTES
@@ -40,6 +43,9 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"
 FOLDER = GOLDEN / "proof-v1"
 FILE = json.loads((GOLDEN / "vectors.json").read_text())
+STOPPED = GOLDEN / "proof-v1-stopped"
+TOKENS = GOLDEN / "tokens-v1.bin"
+STOPPED_FILE = json.loads((GOLDEN / "proof-v1-stopped.json").read_text())
 SPEC_TEXT = (ROOT / "docs/spec/proof-format.md").read_text(encoding="utf-8")
 PACKAGES = packages.FUNCTIONS
 REFERENCE: dict[str, Callable[[Any], Any]] = (
@@ -112,8 +118,8 @@ def _why_not_replayed(spec: TrainingSpec) -> str | None:
     promised = MachineClass.from_json(spec.machine, where="machine")
     differences = this_machine(threads=promised.threads).differences(promised)
     if program_digest(spec.program) != spec.program_digest:
-        return "the built-in program has another source digest than the one proof-v1 was recorded with"
-    return f"this machine is of another class (here / proof-v1): {'; '.join(differences)}" if differences else None
+        return "the built-in program has another source digest than the one the golden proof was recorded with"
+    return f"this machine is of another class (here / golden): {'; '.join(differences)}" if differences else None
 
 
 def test_the_golden_proof_replays_where_it_can() -> None:
@@ -137,6 +143,87 @@ def test_the_readme_makes_the_golden_proof(tmp_path: Path, monkeypatch: pytest.M
     if reason:
         pytest.skip(reason)
     assert _files(made) == _files(FOLDER)
+
+
+# The golden proof of a task's run, stopped early, signed and opened
+
+
+def test_the_stopped_proof_parses_and_promises_what_it_promised() -> None:
+    proof, store = Proof.read(STOPPED), states_of(STOPPED)
+    blobs = {cid: from_safetensors(store.get(cid), where=cid) for cid in STOPPED_FILE["blobs"]}
+    promised = {name: value for name, value in STOPPED_FILE.items() if name != "reproduction"}  # that takes a replay
+    assert promised == {
+        "spec_digest": to_hex(proof.spec.digest),
+        "seed": to_hex(proof.seed),
+        "machine_class": to_hex(MachineClass.from_json(proof.spec.machine, where="machine").digest),
+        "transcript_digest": to_hex(proof.transcript_digest),
+        "manifest_digest": to_hex(proof.manifest_digest),
+        "anchor_roots": [to_hex(segment_tree(proof.segments[a.first : a.first + a.count]).root) for a in proof.anchors],
+        "blobs": {cid: to_hex(tensors_digest(tensors)) for cid, tensors in blobs.items()},
+    }
+    ends = {segment.end_step: segment.end_digest for segment in proof.segments}
+    kept: list[StoredState] = [*proof.states, *proof.openings]
+    assert [state.step for state in kept] == [8, 10, 2, 4]
+    assert [tensors_digest(blobs[state.cid]) for state in kept] == [ends[state.step] for state in kept]
+    assert {name.split("/")[0] for name in blobs[kept[0].cid]} == {
+        "model",
+        "optimizer",
+        "ema",
+        "rng",
+        "scalars",
+        "scaler",
+    }
+    assert proof.submission is not None and proof.stopped is not None
+    assert (proof.stopped.segments, proof.spec.segments) == (5, 10)
+    assert tensors_digest(blobs[proof.submission.model_cid]) == proof.submission.model_digest
+    assert open_data(proof.spec.dataset, TOKENS).root == proof.spec.dataset_root
+    assert signer_of(proof) == dev_account(0).address
+
+
+def test_the_second_implementation_reads_the_same_stopped_proof() -> None:
+    assert reference.task_proof_digests(STOPPED) == STOPPED_FILE
+    manifest, rows = json.loads((STOPPED / "manifest.json").read_bytes()), []
+    for line in (STOPPED / "transcript.jsonl").read_bytes().splitlines():
+        rows.append(json.loads(line))
+        assert reference.json_bytes(rows[-1]) == line
+    leaves = reference.token_samples(TOKENS.read_bytes(), 16)
+    assert reference.hexed(reference.root(leaves)) == manifest["spec"]["dataset_root"]
+    assert [row["batch_root"] for row in rows] == reference.stopped_batch_roots(manifest, leaves)
+    assert [anchor["root"] for anchor in manifest["anchors"]] == STOPPED_FILE["anchor_roots"]
+    opened = json.loads((STOPPED / "openings.json").read_bytes())["states"]
+    ends = {row["end_step"]: row["end_digest"] for row in rows}
+    for state in [*manifest["states"], *opened]:
+        assert STOPPED_FILE["blobs"][state["cid"]] == ends[state["step"]]
+        tensors = reference.safetensors((STOPPED / f"states/{state['cid']}.safetensors").read_bytes())
+        generators = reference.generator_tensors(unhex(STOPPED_FILE["seed"]), state["step"])
+        assert {name: tensors[name] for name in generators} == generators
+    unsigned = {name: value for name, value in manifest.items() if name != "signature"}
+    key = dev_account(0).key.hex()
+    assert (
+        reference_chain.signed_manifest({"manifest": unsigned, "private_key": key})["signature"]
+        == (manifest["signature"])
+    )
+
+
+def test_the_stopped_proof_replays_where_it_can() -> None:
+    reason = _why_not_replayed(Proof.read(STOPPED).spec)
+    if reason:
+        pytest.skip(reason)
+    verdict = verify(STOPPED, Policy(segments=None, dataset=TOKENS))
+    assert verdict.exit_code is ExitCode.VERIFIED, verdict.to_json()
+    assert verdict.reproduction == STOPPED_FILE["reproduction"]
+
+
+def test_the_readme_makes_the_stopped_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = next(b for b in _blocks((GOLDEN / "README.md").read_text(encoding="utf-8"), "python") if "Receipts" in b)
+    reason = _why_not_replayed(Proof.read(STOPPED).spec)
+    if reason:
+        pytest.skip(reason)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tests/golden").mkdir(parents=True)
+    (tmp_path / "tests/golden/tokens-v1.bin").write_bytes(TOKENS.read_bytes())
+    exec(compile(code, "tests/golden/README.md", "exec"), {})
+    assert _files(tmp_path / "tests/golden/proof-v1-stopped") == _files(STOPPED)
 
 
 # The specification
@@ -193,7 +280,8 @@ def test_the_numbers_are_those_of_the_code() -> None:
 
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", section(9), re.MULTILINE)] == list(map(int, ExitCode))
     for limit in (
-        f"{MAX_JSON_BYTES >> 20} MiB, nesting {MAX_JSON_DEPTH}", f"{MAX_TRANSCRIPT_BYTES >> 20} MiB",
+        f"{MAX_JSON_BYTES >> 20} MiB, nesting {MAX_JSON_DEPTH}, {MAX_JSON_VALUES:,} commas and opening brackets",
+        f"{MAX_TRANSCRIPT_BYTES >> 20} MiB",
         f"{MAX_SEGMENTS:,}", f"{MAX_SEGMENTS + 1:,}", f"2^{MAX_STEPS.bit_length() - 1}", f"{MAX_BLOB_BYTES >> 30} GiB",
         f"{MAX_REFERENCE_BYTES >> 30} GiB", f"{MAX_LEAVES:,}; {MAX_DEPTH}",
     ):  # fmt: skip

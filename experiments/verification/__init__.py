@@ -1,0 +1,1 @@
+"""What does verification cost, and how does it grow with workers?"""

@@ -1,0 +1,258 @@
+"""Plants one bug after the other in a copy of the packages, and insists that the named test notices each.
+
+    python tests/seeded_bugs.py            all of them; with a word, those whose name has it
+
+A defence that no test needs is no defence: if a bug survives, the test named beside it must be made stronger.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = (
+    "pol",
+    "watermark",
+    "challenge",
+    "chain/*.py",
+    "chain/artifacts",
+    "tests",
+    "docs",
+    "pyproject.toml",
+    "LICENSE",
+)
+
+
+@dataclass(frozen=True)
+class Bug:
+    """``before`` stands exactly once in ``file`` and becomes ``after``; ``test`` (a pytest node) fails then."""
+
+    name: str
+    file: str
+    before: str
+    after: str
+    test: str
+
+
+STATE, RESUME, RECORDER = "tests/pol/test_whole_state.py", "tests/pol/test_resume.py", "tests/pol/test_recorder.py"
+TENSORS, PROOF, SOURCES = "tests/pol/test_tensors.py", "tests/pol/test_proof.py", "tests/pol/test_sources.py"
+DECIDED = "tests/pol/test_state.py::test_what_the_program_decides_is_not_taken_from_the_state"
+
+BUGS = [
+    Bug(
+        "the dtype is left out of a tensor's header", "pol/tensors.py",
+        'struct.pack(">B", len(kind)), kind]', 'struct.pack(">B", 0)]',
+        f"{TENSORS}::test_dtype_shape_and_name_are_bound",
+    ),
+    Bug(
+        "a state's digest leaves the tensors' names out", "pol/tensors.py",
+        "label, kind = name.encode", 'label, kind = b"x" or name.encode',
+        f"{TENSORS}::test_names_and_contents_cannot_be_swapped",
+    ),
+    Bug(
+        "the last block of a tensor is not hashed", "pol/tensors.py",
+        "range(0, max(1, len(data)), BLOCK_BYTES)", "range(0, max(1, len(data) - BLOCK_BYTES), BLOCK_BYTES)",
+        f"{TENSORS}::test_blocks_are_as_the_format_says",
+    ),
+    Bug(
+        "NaN is accepted", "pol/tensors.py",
+        "not bool(torch.isfinite(tensor).all())", "bool(torch.isinf(tensor).any())",
+        f"{TENSORS}::test_non_finite_values_are_found",
+    ),
+    Bug(
+        "-0.0 equals 0.0", "pol/tensors.py",
+        "return torch.equal(_byte_view(mine.detach()), _byte_view(other.detach()))",
+        "return torch.equal(mine, other)",
+        f"{STATE}::test_bits_are_compared_and_not_values",
+    ),
+    Bug(
+        "the recorded learning rate is trusted", "pol/state.py",
+        "if name not in tensors or not same_bits(value, tensors[name]):",
+        'if name != "scalars" and (name not in tensors or not same_bits(value, tensors[name])):',
+        f"{DECIDED}[smuggle_rate]",
+    ),
+    Bug(
+        "the recorded generators are trusted", "pol/state.py",
+        "if name not in tensors or not same_bits(value, tensors[name]):",
+        'if not name.startswith("rng/") and (name not in tensors or not same_bits(value, tensors[name])):',
+        f"{DECIDED}[other_generator]",
+    ),
+    Bug(
+        "NaN in a stored state is restored", "pol/state.py",
+        "        check_values(tensors, where=where)\n        _check_layout", "        _check_layout",
+        f"{DECIDED}[poison]",
+    ),
+    Bug(
+        "tensors that the program does not have are ignored", "pol/state.py",
+        "if set(layout) != set(found):", "if set(layout) - set(found):",
+        f"{DECIDED}[extra]",
+    ),
+    Bug(
+        "the optimizer trains on in the caller's tensors", "pol/state.py",
+        "[slot] = value.to(device, copy=True)", "[slot] = value.to(device)",
+        "tests/pol/test_state.py::test_restoring_does_not_share_memory",
+    ),
+    Bug(
+        "buffers outside the state dict are forgotten", "pol/state.py",
+        "if name not in saved}", "if name not in saved and False}",
+        f"{STATE}::test_each_part_is_bound[cache]",
+    ),
+    Bug(
+        "averaged weights are forgotten", "pol/state.py",
+        'live |= {f"ema/{name}": value for name, value in averaged.items()}', "live |= {}",
+        f"{STATE}::test_each_part_is_bound[ema.module.hidden.weight]",
+    ),
+    Bug(
+        "the scaler's scale is forgotten", "pol/state.py",
+        'torch.tensor(scaling["scale"], dtype=torch.float64)', "torch.tensor(1.0, dtype=torch.float64)",
+        f"{STATE}::test_each_part_is_bound[scale]",
+    ),
+    Bug(
+        "a pinned base model may change", "pol/state.py",
+        "bytearray(tensors_digest(base))", "bytearray(32)",
+        f"{STATE}::test_pinned_tensors_are_bound_by_one_digest_and_not_stored",
+    ),
+    Bug(
+        "the data order does not depend on the seed", "pol/order.py",
+        "digest(ORDER_DOMAIN, seed,", "digest(ORDER_DOMAIN, bytes(32),",
+        "tests/pol/test_golden.py",
+    ),
+    Bug(
+        "a sample's position is not bound", "pol/data.py",
+        'SAMPLE_DOMAIN.encode("ascii") + u64(index)', 'SAMPLE_DOMAIN.encode("ascii") + u64(0)',
+        "tests/pol/test_data.py::test_equal_samples_at_other_positions_have_other_leaves",
+    ),
+    Bug(
+        "samples are not compared with their leaves", "pol/data.py",
+        "!= self.leaves[index]:", "!= self.leaves[index] and False:",
+        f"{SOURCES}::test_a_source_that_answers_twice_differently_is_noticed",
+    ),
+    Bug(
+        "a segment's leaf leaves its batches out", "pol/transcript.py",
+        "self.start_digest + self.end_digest + self.batch_root", "self.start_digest + self.end_digest + bytes(32)",
+        "tests/pol/test_golden.py",
+    ),
+    Bug(
+        "segments need not join", "pol/transcript.py",
+        "if index and segments[index - 1].end_digest != segment.start_digest:", "if False:",
+        f"{PROOF}::test_segments_join_end_to_start",
+    ),
+    Bug(
+        "the tail of a run may go without an anchor", "pol/transcript.py",
+        "if covered != len(segments):", "if False:",
+        PROOF,
+    ),
+    Bug(
+        "a shorter run passes undeclared", "pol/transcript.py",
+        "if len(segments) != expected:", "if len(segments) > expected:",
+        "tests/attacks/test_27_log_truncation.py",
+    ),
+    Bug(
+        "a Merkle path may be longer than its tree", "pol/merkle.py",
+        "if used != len(proof.siblings):", "if False:",
+        "tests/pol/test_merkle.py",
+    ),
+    Bug(
+        "the first step is not compared with the program's", "pol/recorder.py",
+        "if self._twin is not None:", "if False:",
+        f"{RECORDER}::test_a_loop_that_does_something_else_is_told_at_once",
+    ),
+    Bug(
+        "only the first step is compared", "pol/recorder.py",
+        "COMPARED_STEPS = 2", "COMPARED_STEPS = 1",
+        f"{RECORDER}::test_what_a_step_leaves_to_the_next_is_noticed",
+    ),
+    Bug(
+        "a state is written over while it is hashed", "pol/recorder.py",
+        "        self.wait()\n        self._snapshot =", "        self._snapshot =",
+        f"{RECORDER}::test_hashing_slower_than_training_loses_nothing",
+    ),
+    Bug(
+        "the last, shorter segment is not recorded", "pol/recorder.py",
+        "% self.spec.segment_length == 0 or state.step == self.spec.steps:", "% self.spec.segment_length == 0:",
+        "tests/attacks/test_23_short_last_segment.py",
+    ),
+    Bug(
+        "a resumed run may come out otherwise", "pol/recorder.py",
+        "if known and known[0] != segment:", "if False:",
+        f"{RESUME}::test_a_run_that_comes_out_otherwise_says_so",
+    ),
+    Bug(
+        "a damaged state is resumed from", "pol/recorder.py",
+        "if tensors_digest(tensors) == ends.get(stored.step):", "if True:",
+        f"{RESUME}::test_a_state_of_another_step_is_not_resumed_from",
+    ),
+    Bug(
+        "anchors go on after a refusal", "pol/anchorer.py",
+        "        self.check()\n        anchor =", "        anchor =",
+        f"{RESUME}::test_nothing_is_anchored_after_a_refusal",
+    ),
+    Bug(
+        "an anchor that the chain holds is grouped anew", "pol/recorder.py",
+        "count = self._held.get(self._grouped, min(count, ready) if last else count)",
+        "count = min(count, ready) if last else count",
+        f"{RESUME}::test_an_anchor_whose_receipt_was_lost_is_taken_from_the_chain",
+    ),
+    Bug(
+        "batches are not compared", "challenge/segments.py",
+        "if result.batch_root != segment.batch_root:", "if False:",
+        "tests/attacks/test_12_order_grinding.py",
+    ),
+    Bug(
+        "a program runs although its source changed", "pol/program.py",
+        "    if found != expected_digest:", "    if False:",
+        "tests/pol/test_replay.py::test_a_built_in_program_of_another_version_is_not_run",
+    ),
+]  # fmt: skip
+
+
+def survives(bug: Bug, copy: Path) -> str | None:
+    """Why the bug counts as surviving, or None if its test noticed it."""
+    path = copy / bug.file
+    source = path.read_text()
+    if source.count(bug.before) != 1:
+        return f"its place in {bug.file} was not found once: bring this list up to date"
+    path.write_text(source.replace(bug.before, bug.after))
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", bug.test],
+            check=False, cwd=copy, capture_output=True, text=True,
+        )  # fmt: skip
+    finally:
+        path.write_text(source)
+    failed = re.search(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode != 1 or not failed:
+        return f"{bug.test} did not fail (pytest's exit code {done.returncode})\n{done.stdout[-500:]}"
+    print(f"killed    {bug.name}: {failed.group(1)}", flush=True)
+    return None
+
+
+def main() -> int:
+    """Plant them all; the exit code says whether any survived."""
+    chosen = [bug for bug in BUGS if all(word in bug.name for word in sys.argv[1:])]
+    survivors = 0
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for pattern in COPIED:
+            for path in ROOT.glob(pattern):
+                target = copy / path.relative_to(ROOT)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                leave = shutil.ignore_patterns("node_modules", "__pycache__")
+                shutil.copytree(path, target, ignore=leave) if path.is_dir() else shutil.copy(path, target)
+        for bug in chosen:
+            reason = survives(bug, copy)
+            if reason:
+                survivors += 1
+                print(f"SURVIVED  {bug.name}: {reason}", flush=True)
+    print(f"{len(chosen) - survivors} of {len(chosen)} bugs killed")
+    return int(survivors > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
