@@ -58,9 +58,8 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
     too. Returns the initial state's tensors, as the program builds them here, or None if it cannot. Raises
     :class:`ProofError` if the spec cannot be run, :class:`CannotRun` if this machine cannot run it.
     """
-    verdict.segments, verdict.strength = _sample(policy, proof.segment_count)
-    verdict.total_segments = proof.segment_count
-    spans = _spans(folder, proof, verdict.segments)
+    sample, worth = _sample(policy, proof.segment_count)
+    spans = _spans(folder, proof, sample)
     watcher.planned(sum(span.last - span.first + 1 for span in spans))
     job = Job(
         spec=proof.spec,
@@ -77,6 +76,7 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
         verdict.limits.extend(dict.fromkeys(note for result in (start, *results) for note in result.notes))
         if start.problem and start.malformed:
             raise ProofError(start.problem)
+        verdict.segments, verdict.strength, verdict.total_segments = sample, worth, proof.segment_count
         if start.problem:
             _different(proof, start, start.problem, 0, verdict)
             return None

@@ -18,9 +18,6 @@ from tests.attacks.ring import Ring
 from tests.attacks.spoofs import convnet_spec
 from tests.runs import Cheat, record, small_spec
 
-CHEAT_STEP = 15
-CHEAT_SEGMENT = 1
-
 
 @pytest.fixture(scope="session")
 def honest_verdict(honest_run: Path) -> Verdict:

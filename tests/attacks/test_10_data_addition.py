@@ -22,6 +22,7 @@ from pol.programs.images import as_images
 from pol.state import Tensors, TrainingState, model_tensors
 from tests.attacks.forging import built, trained_states, write_forgery
 from tests.attacks.judging import judged, rejected
+from tests.attacks.one_lie import Findings
 from tests.attacks.published import Log
 from tests.attacks.spoofs import convnet_spec, indices_of
 from tests.runs import Cheat
@@ -113,6 +114,17 @@ def test_a_tolerance_sees_neither(spec: TrainingSpec, train_set: Dataset, cheat:
     models = [model_tensors(state) for state in trained_states(spec, train_set, cheat=cheat)]
     log = Log(spec=spec, checkpoints=models, batch=lambda step: train_set.batch(indices_of(spec, step)))
     assert log.error(FIRST_STEP // 2)["2"] > 0 and log.passes()
+
+
+@pytest.mark.parametrize("lie", ["one label", "one pixel", "one weight"])
+def test_the_smallest_change_of_one_step_is_seen(told_lies: Findings, lie: str) -> None:
+    """A label, a 255th of a pixel, a millionth of a weight: the lie is in one segment, and so is the finding."""
+    (finding,) = told_lies[lie]
+    assert "does not replay to the promised state" in finding.message
+
+
+def test_one_bit_of_one_weight_written_in_afterwards_is_seen(forged_lies: Findings) -> None:
+    assert "does not replay to the promised state" in forged_lies["a weight"][0].message
 
 
 def test_the_honest_twin_passes(spec: TrainingSpec, honest: list[Tensors], train_set: Dataset, tmp_path: Path) -> None:

@@ -57,8 +57,8 @@ def arranged_rows(weight: np.ndarray, key: WatermarkKey, beta: bytes, dice: np.r
     return order + free
 
 
-@pytest.fixture
-def made_up(story: Story, tmp_path: Path) -> TiedClaim:
+@pytest.fixture(scope="module")
+def made_up(story: Story, tmp_path_factory: pytest.TempPathFactory) -> TiedClaim:
     """A claim against Bob, who is innocent."""
     proof = Proof.read(story.runs / "bob")
     model: Tensors = from_safetensors(states_of(story.runs / "bob").get(proof.submission.model_cid), where="test")
@@ -73,8 +73,9 @@ def made_up(story: Story, tmp_path: Path) -> TiedClaim:
     promise = WatermarkPromise(key_root=key.root, parameters=DEFAULT_PARAMETERS.to_json())
     state = {f"model/{name}": value for name, value in reference.items()} | {"scalars": torch.zeros(1)}
     accusers_spec = replace(proof.spec, watermark=promise, trainer=b"\2" * 20)
-    write_claim(tmp_path / "claim", claim, accusers_spec, state)
-    return read_claim(tmp_path / "claim")
+    folder = tmp_path_factory.mktemp("made up") / "claim"
+    write_claim(folder, claim, accusers_spec, state)
+    return read_claim(folder)
 
 
 def test_the_statistics_alone_would_convict_an_innocent(story: Story, made_up: TiedClaim) -> None:

@@ -88,13 +88,14 @@ def test_what_was_not_looked_at_is_said() -> None:
     assert "nothing was run" in shown and "unsigned" in shown and "could have been ground" in shown
 
 
-def test_torch_is_not_imported() -> None:
+@pytest.mark.parametrize("command", ["inspect", "plan"])
+def test_torch_is_not_imported(command: str) -> None:
     script = (
-        "import sys; from challenge.cli import main; sys.argv[1:] = ['inspect', sys.argv[1]]\n"
+        "import sys; from challenge.cli import main\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'torch', 'web3', 'ray', 'safetensors'}))"
     )
-    done = subprocess.run([sys.executable, "-c", script, GOLDEN], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script, command, GOLDEN], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
 
 

@@ -89,7 +89,8 @@ def test_what_is_not_the_registered_run_is_not_even_run(story: Story, tmp_path: 
     """Else a served proof of a program nobody trusts would make every juror abstain."""
     folder = Path(shutil.copytree(story.runs / "bob", tmp_path / "bob"))
     proof = Proof.read(folder)
-    other = replace(proof, spec=replace(proof.spec, program="elsewhere:Program"), signature=None)
+    elsewhere = replace(proof.spec, program="elsewhere:Program", program_digest=bytes(32))
+    other = replace(proof, spec=elsewhere, signature=None)
     replace(other, signature=sign_proof(other, story.setting.clients["bob"].account)).write(folder)
     with pytest.raises(CannotRun, match="not trusted"):
         verify(folder, ONE)
