@@ -77,8 +77,9 @@ def test_the_committed_program_does_not_lead_there(spoof: Path) -> None:
 
 def test_a_program_of_the_thiefs_own_is_not_run(spoof: Path, tmp_path: Path) -> None:
     """It would replay, so it must be one that somebody else chose: here the verifier, on chain the task."""
-    folder = copied(spoof, tmp_path / "proof")
-    edit_proof(folder, lambda proof: replace(proof, spec=replace(proof.spec, program="directed:Program")))
+    folder, own = copied(spoof, tmp_path / "proof"), hashlib.sha256(b"directed").digest()
+    named = {"program": "directed:Program", "program_digest": own}
+    edit_proof(folder, lambda proof: replace(proof, spec=replace(proof.spec, **named)))
     with pytest.raises(CannotRun, match="not built in and not trusted"):
         judged(folder)
 

@@ -247,6 +247,7 @@ def test_errors_cross_the_cluster_as_they_are(cluster: Any, honest_run: Path) ->
         RayExecutor().replay(proof.spec, proof.seed, [Span(first=0, last=0)], device="cuda")
 
 
+@pytest.mark.slow
 def test_a_dead_node_loses_nothing_and_programs_travel(
     cluster: Any, honest_run: Path, tmp_path: Path, train_set: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
