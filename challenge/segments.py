@@ -72,7 +72,9 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "initial.safetensors"
         wanted = [Span(first=0, last=-1, emit={-1: path}), *spans]
-        start, *results = _replay(job, policy.executor, wanted, proof, watcher)
+        start, *results = policy.executor.replay(
+            job, wanted, lambda segment: watcher.replayed(segment.index, _mismatch(proof, segment) is None)
+        )
         verdict.limits.extend(dict.fromkeys(note for result in (start, *results) for note in result.notes))
         if start.problem and start.malformed:
             raise ProofError(start.problem)
@@ -90,19 +92,6 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
     if left:
         _judge_elsewhere(folder, proof, job, left, initial if as_promised else None, verdict)
     return initial
-
-
-def _replay(job: Job, executor: Executor, spans: Sequence[Span], proof: Proof, watcher: Watcher) -> list[ReplayedSpan]:
-    return executor.replay(
-        job.spec,
-        job.seed,
-        spans,
-        dataset=job.dataset,
-        trusted=job.trusted,
-        device=job.device,
-        limits=job.limits,
-        on_segment=lambda segment: watcher.replayed(segment.index, _mismatch(proof, segment) is None),
-    )
 
 
 def _sample(policy: Policy, total: int) -> tuple[list[int], str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pol.errors import CannotRun, SpecError
 from pol.proof import Proof, StoredState, states_of, write_openings
-from pol.replay import Span, replay
+from pol.replay import Job, Span, replay
 from pol.state import from_safetensors
 from pol.tensors import tensors_digest
 
@@ -38,7 +38,9 @@ def open_segments(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".opening-") as name:
         targets = {end: Path(name) / f"{end}.safetensors" for end in missing}
         spans = _spans(folder, proof, targets)
-        for result in replay(proof.spec, proof.seed, spans, dataset=dataset, trusted=trusted, device=device):
+        for result in replay(
+            Job(spec=proof.spec, seed=proof.seed, dataset=dataset, trusted=trusted, device=device), spans
+        ):
             if result.problem:
                 raise CannotRun(f"segment {result.span.first} cannot be opened here: {result.problem}")
         opened = [_adopt(folder, proof, end, path) for end, path in targets.items()]

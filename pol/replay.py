@@ -77,7 +77,11 @@ OnSegment = Callable[[ReplayedSegment], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What all spans of one replay share; the arguments of :func:`replay`."""
+    """What all spans of one replay share.
+
+    ``dataset`` is where the data set that the spec names lies; None means a built-in one. ``trusted`` lists the digests
+    of programs that may run besides the built-in ones. ``device`` is ``cpu``, ``cuda`` or ``cuda:1``.
+    """
 
     spec: TrainingSpec
     seed: bytes
@@ -98,25 +102,12 @@ class Job:
         }
 
 
-def replay(
-    spec: TrainingSpec,
-    seed: bytes,
-    spans: Sequence[Span],
-    *,
-    dataset: Path | None = None,
-    trusted: frozenset[bytes] = frozenset(),
-    device: str = "cpu",
-    limits: Limits = Limits(),  # noqa: B008 - frozen
-    on_segment: OnSegment | None = None,
-) -> list[ReplayedSpan]:
-    """Replay ``spans``, each in a fresh process, and return what came out, in the same order.
+def replay(job: Job, spans: Sequence[Span], on_segment: OnSegment | None = None) -> list[ReplayedSpan]:
+    """Replay ``spans`` of ``job``, each in a fresh process, and return what came out, in the same order.
 
-    ``dataset`` is where the data set that the spec names lies; None means a built-in one. ``trusted`` lists the digests
-    of programs that may run besides the built-in ones. ``device`` is ``cpu``, ``cuda`` or ``cuda:1``. ``on_segment``
-    hears of each segment as it is done. Raises :class:`ProofError` if the spec itself cannot be run,
+    ``on_segment`` hears of each segment as it is done. Raises :class:`ProofError` if the spec itself cannot be run,
     :class:`CannotRun` if the data set, the program or the process is not to be had, or a limit was reached.
     """
-    job = Job(spec=spec, seed=seed, dataset=dataset, trusted=trusted, device=device, limits=limits)
     with ReplayProcess(job) as process:
         return [process.replay(span, on_segment) for span in spans]
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from challenge.executors.cluster import RayExecutor
 from challenge.executors.pool import ProcessPool
-from pol.confine import Limits
 from pol.errors import SpecError
-from pol.replay import OnSegment, ReplayedSpan, Span
-from pol.spec import TrainingSpec
+from pol.replay import Job, OnSegment, ReplayedSpan, Span
 
 __all__ = ["Executor", "ProcessPool", "RayExecutor", "parse_executor"]
 
@@ -26,18 +23,7 @@ MAX_WORKERS = 1024
 class Executor(Protocol):
     """Replays spans somewhere."""
 
-    def replay(
-        self,
-        spec: TrainingSpec,
-        seed: bytes,
-        spans: Sequence[Span],
-        *,
-        dataset: Path | None = None,
-        trusted: frozenset[bytes] = frozenset(),
-        device: str = "cpu",
-        limits: Limits = ...,
-        on_segment: OnSegment | None = None,
-    ) -> list[ReplayedSpan]:
+    def replay(self, job: Job, spans: Sequence[Span], on_segment: OnSegment | None = None) -> list[ReplayedSpan]:
         """As :func:`pol.replay.replay`: the same arguments, errors and results, in the order of ``spans``.
 
         ``on_segment`` may be called from any thread, by one at a time. With the device ``cuda`` every replay has a GPU

@@ -10,18 +10,17 @@ import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pol
 from challenge.executors.schedule import NoRoom, run
-from pol.confine import Limits
 from pol.errors import CannotRun, PolError
 from pol.machine import MachineClass
 from pol.program import is_built_in, program_source
 from pol.replay import Job, OnSegment, ReplayedSpan, ReplayProcess, Span, WorkerLost
-from pol.spec import TrainingSpec
 
 START_SECONDS = 300.0
 
@@ -35,21 +34,9 @@ class RayExecutor:
     def __init__(self, address: str | None = None) -> None:
         self.address = address
 
-    def replay(
-        self,
-        spec: TrainingSpec,
-        seed: bytes,
-        spans: Sequence[Span],
-        *,
-        dataset: Path | None = None,
-        trusted: frozenset[bytes] = frozenset(),
-        device: str = "cpu",
-        limits: Limits = Limits(),  # noqa: B008 - frozen
-        on_segment: OnSegment | None = None,
-    ) -> list[ReplayedSpan]:
+    def replay(self, job: Job, spans: Sequence[Span], on_segment: OnSegment | None = None) -> list[ReplayedSpan]:
         """See :class:`challenge.executors.Executor`. ``on_segment`` hears of a span's segments when it is done."""
-        path = dataset.resolve() if dataset else None
-        job = Job(spec=spec, seed=seed, dataset=path, trusted=trusted, device=device, limits=limits)
+        job = replace(job, dataset=job.dataset.resolve() if job.dataset else None)
         with self._connected() as ray:
             seats, options = _resources(ray, job)
             shared = ray.put((job, _source(job)))

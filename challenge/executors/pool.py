@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 
 from challenge.executors.schedule import run
-from pol.confine import Limits
 from pol.replay import Job, OnSegment, ReplayedSpan, ReplayProcess, Span
-from pol.spec import TrainingSpec
 
 
 class ProcessPool:
@@ -21,21 +18,9 @@ class ProcessPool:
     def __init__(self, workers: int = 1) -> None:
         self.workers = workers
 
-    def replay(
-        self,
-        spec: TrainingSpec,
-        seed: bytes,
-        spans: Sequence[Span],
-        *,
-        dataset: Path | None = None,
-        trusted: frozenset[bytes] = frozenset(),
-        device: str = "cpu",
-        limits: Limits = Limits(),  # noqa: B008 - frozen
-        on_segment: OnSegment | None = None,
-    ) -> list[ReplayedSpan]:
+    def replay(self, job: Job, spans: Sequence[Span], on_segment: OnSegment | None = None) -> list[ReplayedSpan]:
         """See :class:`challenge.executors.Executor`."""
-        job = Job(spec=spec, seed=seed, dataset=dataset, trusted=trusted, device=device, limits=limits)
-        openers = [partial(ReplayProcess, job, environment=own) for own in environments(device, self.workers)]
+        openers = [partial(ReplayProcess, job, environment=own) for own in environments(job.device, self.workers)]
         return run(spans, openers, on_segment)
 
 

@@ -18,7 +18,6 @@ from typing import Any
 from pol import replay_worker
 from pol.errors import PolError
 from pol.replay import Job, ReplayedSpan, ReplayProcess, Span
-from pol.spec import TrainingSpec
 
 NURSERY = multiprocessing.get_context("forkserver")
 NURSERY.set_forkserver_preload(["tests.attacks.workers", "sklearn.datasets"])
@@ -58,13 +57,11 @@ class KeptWorkers:
     def __init__(self) -> None:
         self._held: dict[tuple[object, ...], Worker] = {}
 
-    def replay(
-        self, spec: TrainingSpec, seed: bytes, spans: Sequence[Span], *, on_segment: Any = None, **options: Any
-    ) -> list[ReplayedSpan]:
+    def replay(self, job: Job, spans: Sequence[Span], on_segment: Any = None) -> list[ReplayedSpan]:
         """As :func:`pol.replay.replay`."""
-        key = (spec.digest, seed, str(sorted(options.items())))
+        key = (job.spec.digest, str(job.to_json() | {"spec": None}))
         if key not in self._held:
-            self._held[key] = Worker(Job(spec=spec, seed=seed, **options))
+            self._held[key] = Worker(job)
         try:
             return [self._held[key].replay(span, on_segment) for span in spans]
         except PolError:  # a worker that could not take its job has ended

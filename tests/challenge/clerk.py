@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pol import Proof, TrainingSpec
+from pol import Proof
 from pol.machine import this_machine
 from pol.program import load_program
-from pol.replay import ReplayedSegment, ReplayedSpan, Span
+from pol.replay import Job, ReplayedSegment, ReplayedSpan, Span
 from pol.state import to_safetensors
 
 
@@ -32,15 +32,13 @@ class Clerk:
         self.proof, self.wrong, self.notes, self.problem = Proof.read(folder), wrong, notes, problem
         self.machine = replace(this_machine(), capability="another") if elsewhere else this_machine()
         self.spans: list[Span] = []
-        self.options: dict[str, Any] = {}
+        self.job: Job | None = None
 
-    def replay(
-        self, spec: TrainingSpec, seed: bytes, spans: Sequence[Span], *, on_segment: Any = None, **options: Any
-    ) -> list[ReplayedSpan]:
+    def replay(self, job: Job, spans: Sequence[Span], on_segment: Any = None) -> list[ReplayedSpan]:
         """As :func:`pol.replay.replay`."""
-        self.spans, self.options = [*spans[1:]], options
-        state = load_program(spec.program, spec.program_digest).build(spec.config, seed)
-        spans[0].emit[-1].write_bytes(to_safetensors(state.capture(seed)))
+        self.spans, self.job = [*spans[1:]], job
+        state = load_program(job.spec.program, job.spec.program_digest).build(job.spec.config, job.seed)
+        spans[0].emit[-1].write_bytes(to_safetensors(state.capture(job.seed)))
         results = [self._replayed(span, on_segment) for span in spans]
         if self.problem:
             results[-1].problem, results[-1].segments = self.problem, []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -22,7 +23,7 @@ from pol.errors import CannotRun, ProofError, SpecError
 from pol.machine import this_machine
 from pol.program import program_digest
 from pol.proof import states_of
-from pol.replay import ReplayedSegment, ReplayedSpan, ReplayProcess, Span, WorkerLost, replay
+from pol.replay import Job, ReplayedSegment, ReplayedSpan, ReplayProcess, Span, WorkerLost, replay
 
 SLOWED = """
 import time
@@ -56,7 +57,7 @@ def outcome(results: list[ReplayedSpan], out: Path) -> tuple[Any, ...]:
 @pytest.fixture(scope="module")
 def expected(honest_run: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     proof, out = Proof.read(honest_run), tmp_path_factory.mktemp("expected")
-    found = outcome(replay(proof.spec, proof.seed, spans(proof, honest_run, out)), out)
+    found = outcome(replay(Job(spec=proof.spec, seed=proof.seed), spans(proof, honest_run, out)), out)
     *_, whole = found[0]
     assert [s.end_digest for s in whole[1]] == [s.end_digest for s in proof.segments], "the honest twin"
     assert found[0][2][2], "a state of another step is a problem"
@@ -69,7 +70,9 @@ def test_any_number_of_processes_gives_the_same(
 ) -> None:
     proof, heard = Proof.read(honest_run), []
     found = ProcessPool(workers).replay(
-        proof.spec, proof.seed, spans(proof, honest_run, tmp_path), on_segment=lambda s: heard.append(s.index)
+        Job(spec=proof.spec, seed=proof.seed),
+        spans(proof, honest_run, tmp_path),
+        on_segment=lambda s: heard.append(s.index),
     )
     assert outcome(found, tmp_path) == expected
     assert sorted(heard) == [0, 1, 2, 2, 3]
@@ -89,7 +92,9 @@ def test_a_killed_worker_is_replaced(honest_run: Path, tmp_path: Path, monkeypat
             os.kill(started[0], signal.SIGKILL)
 
     monkeypatch.setattr(pool, "ReplayProcess", Noted)
-    (found,) = ProcessPool(1).replay(proof.spec, proof.seed, [Span(first=0, last=3)], on_segment=kill_the_first)
+    (found,) = ProcessPool(1).replay(
+        Job(spec=proof.spec, seed=proof.seed), [Span(first=0, last=3)], on_segment=kill_the_first
+    )
     assert [s.end_digest for s in found.segments] == [s.end_digest for s in proof.segments]
     assert len(started) == 2, "the first worker was lost"
     assert heard == [0, 1, 2, 3], "a segment replayed again is not told again"
@@ -172,7 +177,9 @@ def test_a_wrong_data_set_is_the_same_error_everywhere(honest_run: Path, tmp_pat
     proof = Proof.read(honest_run)
     (tmp_path / "wrong").write_bytes(digits("submission-validation").to_bytes())
     with pytest.raises(CannotRun, match="not the committed one"):
-        ProcessPool(2).replay(proof.spec, proof.seed, [Span(first=0, last=0)] * 2, dataset=tmp_path / "wrong")
+        ProcessPool(2).replay(
+            Job(spec=proof.spec, seed=proof.seed, dataset=tmp_path / "wrong"), [Span(first=0, last=0)] * 2
+        )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +230,9 @@ def cluster() -> Iterator[Any]:
 def test_ray_gives_the_same(cluster: Any, honest_run: Path, tmp_path: Path, expected: tuple[Any, ...]) -> None:
     proof, heard = Proof.read(honest_run), []
     found = RayExecutor().replay(
-        proof.spec, proof.seed, spans(proof, honest_run, tmp_path), on_segment=lambda s: heard.append(s.index)
+        Job(spec=proof.spec, seed=proof.seed),
+        spans(proof, honest_run, tmp_path),
+        on_segment=lambda s: heard.append(s.index),
     )
     assert outcome(found, tmp_path) == expected
     assert sorted(heard) == [0, 1, 2, 2, 3]
@@ -236,15 +245,15 @@ def test_ray_workers_of_another_version_are_refused(
     proof = Proof.read(honest_run)
     monkeypatch.setattr(ray_cluster, "package_digest", lambda: "another")
     with pytest.raises(CannotRun, match="another version"):
-        RayExecutor().replay(proof.spec, proof.seed, [Span(first=0, last=0)])
+        RayExecutor().replay(Job(spec=proof.spec, seed=proof.seed), [Span(first=0, last=0)])
 
 
 def test_errors_cross_the_cluster_as_they_are(cluster: Any, honest_run: Path) -> None:
     proof = Proof.read(honest_run)
     with pytest.raises(ProofError, match="dataset_size"):
-        RayExecutor().replay(replace(proof.spec, dataset_size=999), proof.seed, [Span(first=0, last=0)])
+        RayExecutor().replay(Job(spec=replace(proof.spec, dataset_size=999), seed=proof.seed), [Span(first=0, last=0)])
     with pytest.raises(CannotRun, match="no GPU"):
-        RayExecutor().replay(proof.spec, proof.seed, [Span(first=0, last=0)], device="cuda")
+        RayExecutor().replay(Job(spec=proof.spec, seed=proof.seed, device="cuda"), [Span(first=0, last=0)])
 
 
 @pytest.mark.slow
@@ -277,7 +286,12 @@ def test_a_dead_node_loses_nothing_and_programs_travel(
 
     monkeypatch.setattr(ray_cluster, "RaySeat", Watched)
     todo = [Span(first=0, last=1), Span(first=0, last=0)]
-    found = RayExecutor().replay(spec, proof.seed, todo, dataset=data, trusted=frozenset({digest}))
+    found = RayExecutor().replay(Job(spec=spec, seed=proof.seed, dataset=data, trusted=frozenset({digest})), todo)
     promised = [segment.end_digest for segment in proof.segments]
-    assert killed and len([node for node in ray.nodes() if node["Alive"]]) == 1
+    for _ in range(60):  # Ray takes its time to notice
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        if len(alive) == 1:
+            break
+        time.sleep(1)
+    assert killed and len(alive) == 1
     assert [[s.end_digest for s in result.segments] for result in found] == [promised[:2], promised[:1]]

@@ -19,6 +19,7 @@ from pol.errors import CannotRun
 from pol.order import DataOrder
 from pol.program import load_program
 from pol.proof import StoredState, states_of, write_openings
+from pol.replay import Job
 from pol.state import from_safetensors, to_safetensors
 from pol.tensors import tensors_digest
 from pol.transcript import Stop, segment_tree
@@ -124,9 +125,11 @@ def test_the_policy_reaches_the_executor_and_its_notes_the_verdict(folder: Path)
         trusted=frozenset({bytes(32)}),
     )  # fmt: skip
     verdict = verify(folder, policy)
-    assert clerk.options == {
-        "device": "cuda:1", "limits": Limits(memory=7), "dataset": Path("x"), "trusted": frozenset({bytes(32)}),
-    }  # fmt: skip
+    proof = Proof.read(folder)
+    assert clerk.job == Job(
+        spec=proof.spec, seed=proof.seed, device="cuda:1", limits=Limits(memory=7), dataset=Path("x"),
+        trusted=frozenset({bytes(32)}),
+    )  # fmt: skip
     assert verdict.limits.count("not cut off from the network") == 1
 
 

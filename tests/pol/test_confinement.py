@@ -18,7 +18,7 @@ from pol.encoding import to_hex
 from pol.errors import CannotRun
 from pol.order import DataOrder
 from pol.program import program_digest
-from pol.replay import ReplayedSpan, Span, replay
+from pol.replay import Job, ReplayedSpan, Span, replay
 from pol.replay_program import Task
 from pol.replay_worker import replay_span
 from pol.tensors import tensors_digest
@@ -124,10 +124,17 @@ def test_what_is_not_allowed_ends_the_replay(run: Run, deed: str, message: str) 
 
 
 @pytest.mark.parametrize(
-    ("limits", "option"), [(Limits(seconds=1e-3), "--max-seconds"), (Limits(memory=2**16), "--max-memory")]
+    ("deed", "limits", "option"),
+    [
+        ("pass", Limits(seconds=1e-3), "--max-seconds"),
+        ("torch.zeros(2**26)", Limits(memory=2**20), "--max-memory"),
+    ],
 )
-def test_a_limit_that_an_honest_program_reaches_is_this_machines(run: Run, limits: Limits, option: str) -> None:
-    end = run("pass", limits)[-1]
+def test_a_limit_that_an_honest_program_reaches_is_this_machines(
+    run: Run, deed: str, limits: Limits, option: str
+) -> None:
+    assert "error" not in run(deed)[-1]
+    end = run(deed, limits)[-1]
     assert end["error"] == "CannotRun" and option in end["message"]
 
 
@@ -186,7 +193,9 @@ def replay_with(deed: str, honest_run: Path, folder: Path, monkeypatch: pytest.M
     digest = program_digest("hostile:Program")
     proof = Proof.read(honest_run)
     spec = replace(proof.spec, program="hostile:Program", program_digest=digest)
-    (span,) = replay(spec, proof.seed, [Span(first=0, last=0)], trusted=frozenset({digest}), limits=PATIENT)
+    (span,) = replay(
+        Job(spec=spec, seed=proof.seed, trusted=frozenset({digest}), limits=PATIENT), [Span(first=0, last=0)]
+    )
     return span
 
 

@@ -23,7 +23,7 @@ from pol.machine import make_deterministic
 from pol.programs.convnet import augmented
 from pol.programs.images import as_images
 from pol.proof import MANIFEST, TRANSCRIPT
-from pol.replay import Span, replay
+from pol.replay import Job, Span, replay
 from pol.state import TrainingState
 from pol.tensors import tensors_digest
 from tests.pol.programs import Case, case
@@ -144,7 +144,7 @@ def test_a_run_recorded_on_all_ranks_is_the_run_of_one_process(
 @pytest.mark.parametrize("folder", [2], indirect=True)
 def test_a_run_recorded_on_all_ranks_replays_in_a_single_process(folder: Path) -> None:
     proof = Proof.read(folder / "own")
-    (result,) = replay(proof.spec, proof.seed, [Span(first=0, last=3)])
+    (result,) = replay(Job(spec=proof.spec, seed=proof.seed), [Span(first=0, last=3)])
     assert [segment.end_digest for segment in result.segments] == [segment.end_digest for segment in proof.segments]
 
 

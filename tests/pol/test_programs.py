@@ -20,7 +20,7 @@ from pol.programs.base_model import VARIABLE, models_folder
 from pol.programs.convnet import ConvNetClassifier, ConvNetConfig, augmented
 from pol.programs.language import warmup_cosine
 from pol.proof import states_of
-from pol.replay import Span, replay
+from pol.replay import Job, Span, replay
 from pol.state import model_tensors
 from pol.tensors import tensors_digest
 from tests.pol.programs import BATCH, IMAGE, LICENCE, NAMES, Case, case, tiny_base
@@ -77,7 +77,7 @@ def test_a_recorded_run_replays_from_its_middle(name: str, tmp_path: Path) -> No
     proof = Proof.read(tmp_path / "proof")
     assert [stored.step for stored in proof.states] == [2, 4]
     middle = Span(first=2, last=3, start=states_of(tmp_path / "proof").path(proof.states[0].cid))
-    (result,) = replay(proof.spec, proof.seed, [middle], dataset=LICENCE)
+    (result,) = replay(Job(spec=proof.spec, seed=proof.seed, dataset=LICENCE), [middle])
     assert [row.end_digest for row in result.segments] == [row.end_digest for row in proof.segments[2:]]
 
 

@@ -45,7 +45,9 @@ def test_replay_reaches_every_promised_digest(honest_run: Path, tmp_path: Path) 
     middle = states_of(honest_run).path(proof.states[0].cid)
     emitted = tmp_path / "state"
     spans = [Span(first=0, last=3, emit={1: emitted}), Span(first=2, last=3, start=middle)]
-    whole, half = replay(proof.spec, proof.seed, spans, on_segment=lambda segment: heard.append(segment.index))
+    whole, half = replay(
+        Job(spec=proof.spec, seed=proof.seed), spans, on_segment=lambda segment: heard.append(segment.index)
+    )
     assert (whole.machine, whole.notes) == (this_machine(), ())
     assert heard == [0, 1, 2, 3, 2, 3]
     for result in (*whole.segments, *half.segments):
@@ -60,7 +62,7 @@ def test_replay_reaches_every_promised_digest(honest_run: Path, tmp_path: Path) 
 
 def test_another_seed_replays_to_something_else(honest_run: Path) -> None:
     proof = Proof.read(honest_run)
-    (result,) = replay(proof.spec, bytes(32), [Span(first=0, last=0)])
+    (result,) = replay(Job(spec=proof.spec, seed=bytes(32)), [Span(first=0, last=0)])
     assert result.segments[0].start_digest != proof.segments[0].start_digest
     assert result.segments[0].batch_root != proof.segments[0].batch_root
 
@@ -68,7 +70,9 @@ def test_another_seed_replays_to_something_else(honest_run: Path) -> None:
 def test_a_state_of_another_step_is_a_problem_of_its_span_alone(honest_run: Path) -> None:
     proof = Proof.read(honest_run)
     path = states_of(honest_run).path(proof.states[0].cid)
-    bad, good = replay(proof.spec, proof.seed, [Span(first=1, last=1, start=path), Span(first=0, last=0)])
+    bad, good = replay(
+        Job(spec=proof.spec, seed=proof.seed), [Span(first=1, last=1, start=path), Span(first=0, last=0)]
+    )
     assert bad.problem and not bad.segments
     assert good.problem is None and good.segments[0].end_digest == proof.segments[0].end_digest
 
@@ -78,42 +82,45 @@ def test_the_data_set_must_be_the_committed_one(honest_run: Path, tmp_path: Path
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_bytes(train_set.to_bytes())
     wrong.write_bytes(digits("submission-validation").to_bytes())
-    (result,) = replay(proof.spec, proof.seed, [Span(first=0, last=0)], dataset=right)
+    (result,) = replay(Job(spec=proof.spec, seed=proof.seed, dataset=right), [Span(first=0, last=0)])
     assert result.segments[0].end_digest == proof.segments[0].end_digest
     with pytest.raises(CannotRun, match="not the committed one"):
-        replay(proof.spec, proof.seed, [Span(first=0, last=0)], dataset=wrong)
+        replay(Job(spec=proof.spec, seed=proof.seed, dataset=wrong), [Span(first=0, last=0)])
 
 
 def test_a_spec_that_cannot_be_built_is_the_provers_fault(honest_run: Path) -> None:
     proof = Proof.read(honest_run)
     spec = replace(proof.spec, config=proof.spec.config | {"width": 10**9})
-    (result,) = replay(spec, proof.seed, [Span(first=0, last=0)])
+    (result,) = replay(Job(spec=spec, seed=proof.seed), [Span(first=0, last=0)])
     assert result.problem and "too large" in result.problem
     with pytest.raises(ProofError, match="dataset_size"):
-        replay(replace(proof.spec, dataset_size=999), proof.seed, [Span(first=0, last=0)])
+        replay(Job(spec=replace(proof.spec, dataset_size=999), seed=proof.seed), [Span(first=0, last=0)])
 
 
 @pytest.mark.parametrize("change", [{"inputs": 63}, {"classes": 2}], ids=str)
 def test_a_program_that_fails_on_its_spec_is_a_problem_not_an_accident(honest_run: Path, change: dict) -> None:
     proof = Proof.read(honest_run)
     spec = replace(proof.spec, config=proof.spec.config | change)
-    (result,) = replay(spec, proof.seed, [Span(first=0, last=0)])
+    (result,) = replay(Job(spec=spec, seed=proof.seed), [Span(first=0, last=0)])
     assert result.problem and "the program failed" in result.problem and not result.malformed
 
 
 def test_a_data_set_that_is_not_here_is_not_the_provers_fault(honest_run: Path, tmp_path: Path) -> None:
     proof = Proof.read(honest_run)
     with pytest.raises(CannotRun, match="not to be had"):
-        replay(replace(proof.spec, dataset="imagenet", dataset_root=bytes(32)), proof.seed, [Span(first=0, last=0)])
+        replay(
+            Job(spec=replace(proof.spec, dataset="imagenet", dataset_root=bytes(32)), seed=proof.seed),
+            [Span(first=0, last=0)],
+        )
     (tmp_path / "junk").write_bytes(b"junk")
     with pytest.raises(CannotRun, match="not to be had"):
-        replay(proof.spec, proof.seed, [Span(first=0, last=0)], dataset=tmp_path / "junk")
+        replay(Job(spec=proof.spec, seed=proof.seed, dataset=tmp_path / "junk"), [Span(first=0, last=0)])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gives_the_same_bits_twice(honest_run: Path) -> None:
     proof = Proof.read(honest_run)
-    once, again = replay(proof.spec, proof.seed, [Span(first=0, last=3)] * 2, device="cuda")
+    once, again = replay(Job(spec=proof.spec, seed=proof.seed, device="cuda"), [Span(first=0, last=3)] * 2)
     assert once.problem is None and once.machine == this_machine(device="cuda")
     assert once.segments == again.segments and len(once.segments) == 4
 
@@ -185,8 +192,8 @@ def test_a_trusted_program_replays(foreign: str, honest_run: Path) -> None:
     digest = program_digest(foreign)
     spec = replace(proof.spec, program=foreign, program_digest=digest)
     with pytest.raises(CannotRun, match="not trusted"):
-        replay(spec, proof.seed, [Span(first=0, last=0)])
-    (result,) = replay(spec, proof.seed, [Span(first=0, last=0)], trusted=frozenset({digest}))
+        replay(Job(spec=spec, seed=proof.seed), [Span(first=0, last=0)])
+    (result,) = replay(Job(spec=spec, seed=proof.seed, trusted=frozenset({digest})), [Span(first=0, last=0)])
     assert result.segments[0].end_digest == proof.segments[0].end_digest
 
 
