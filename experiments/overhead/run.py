@@ -1,18 +1,22 @@
 """What does recording cost? The same training side by side, plain and recorded, in one process; memory in two.
 
 ``python -m experiments.overhead.run`` writes ``results.json`` beside this file. A pair is one segment trained plainly
-and one trained inside the recorder, with the recorder's work behind the training waited for and counted in full.
+and one trained inside the recorder, a few steps of each in turn, so that both see the same disturbances; the recorder's
+work behind the training is waited for and counted in full. A round compares what a training loop itself notices: the
+same few steps plainly, inside the recorder, right after a boundary (whose work goes on behind them), and right after
+``torch.save``.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,17 +74,16 @@ def spec_of(work: dict[str, Any], samples: Samples, *, segments: int, segment_le
     )
 
 
-def end_step(recorder: Recorder, loss: torch.Tensor) -> None:
-    """The recorder's part of a step, with its work behind the training waited for."""
-    recorder.step(loss)
-    recorder.wait()
-
-
 def timed(action: Callable[[], object]) -> Cost:
     """What ``action`` costs."""
     wall, cpu = time.perf_counter(), time.process_time()
     action()
     return Cost(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def added(costs: Sequence[Cost]) -> dict[str, float]:
+    """The sum, for the results."""
+    return {"wall": sum(cost.wall for cost in costs), "cpu": sum(cost.cpu for cost in costs)}
 
 
 class Pair:
@@ -93,30 +96,44 @@ class Pair:
         self.recorder = Recorder(self.spec, folder / "proof", seed_source=SEED)
         self.plain = self.recorder.program.build(self.spec.config, self.recorder.seed)
         self.folder = folder
+        self.recorded = self._record()
 
-    def record(self) -> Iterator[Cost]:
-        """Train a recorded segment each time it is advanced, hashed and written when it yields its boundary's cost."""
-        with self.recorder as recorder:
-            state = recorder.program.build(self.spec.config, recorder.seed)
-            recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
-            for batch in recorder.batches(self.samples):
-                loss = recorder.program.train_step(state, batch)
-                cost = timed(lambda: end_step(recorder, loss))  # noqa: B023
-                if recorder.state.step % self.spec.segment_length == 0:
-                    yield cost
-
-    def train(self) -> None:
-        """Train a plain segment."""
+    def train(self, steps: int) -> None:
+        """Plain steps."""
         state, start = self.plain, self.plain.step
-        for step in range(start, start + self.spec.segment_length):
+        for step in range(start, start + steps):
             self.recorder.program.train_step(state, self.samples.columns(self.recorder.order.batch(step)))
             state.step += 1
+
+    def record(self, steps: int) -> None:
+        """Recorded steps. The last one ends when the next call begins, and a segment with it."""
+        for _ in range(steps):
+            next(self.recorded)
+
+    def record_in_full(self, steps: int) -> None:
+        """Recorded steps, and the work that they left behind."""
+        self.record(steps)
+        self.recorder.wait()
 
     def save(self) -> int:
         """Save the plain training as usual; returns the number of bytes."""
         path = self.folder / "checkpoint.pt"
         save_with_torch(self.plain, path)
         return path.stat().st_size
+
+    @property
+    def state_bytes(self) -> int:
+        """The size of the training state."""
+        return sum(value.numel() * value.element_size() for value in self.plain.view(bytes(32)).values())
+
+    def _record(self) -> Generator[None]:
+        with self.recorder as recorder:
+            state = recorder.program.build(self.spec.config, recorder.seed)
+            recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
+            for batch in recorder.batches(self.samples):
+                loss = recorder.program.train_step(state, batch)
+                yield
+                recorder.step(loss)
 
 
 def save_with_torch(state: TrainingState, path: Path) -> None:
@@ -130,70 +147,79 @@ def save_with_torch(state: TrainingState, path: Path) -> None:
     torch.save(checkpoint, path)
 
 
-def overhead(work: dict[str, Any]) -> dict[str, Any]:
-    """Pairs of segments, after one of each to warm up (which also holds the comparison with the program)."""
+def pairs(work: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whole segments, a turn of each training after the other, after one of each to warm up."""
     with tempfile.TemporaryDirectory() as name:
-        length = work["segment_length"]
-        pair = Pair(work, Path(name), segments=CONFIG["pairs"] + 1, segment_length=length)
-        recorded = pair.record()
-        start = timed(lambda: next(recorded))
-        pair.train()
+        length, turn = work["segment_length"], work["turn"]
+        pair = Pair(work, Path(name), segments=CONFIG["pairs"] + 2, segment_length=length)
+        pair.record(length)  # the first segment, which also holds the comparison with the program
+        pair.train(length)
         rows = []
         for _ in track(range(CONFIG["pairs"]), "pairs"):
-            plain = timed(pair.train)
-            boundaries: list[Cost] = []
-            ours = timed(lambda: boundaries.append(next(recorded)))  # noqa: B023
-            theirs = timed(pair.save)
-            costs = {"plain": plain, "recorded": ours, "boundary": boundaries[0], "torch_save": theirs}
-            rows.append({kind: vars(cost) for kind, cost in costs.items()})
-        next(recorded, None)
-    state = sum(value.numel() * value.element_size() for value in pair.plain.view(bytes(32)).values())
-    return {"segment_length": length, "state_bytes": state, "pairs": rows, "warm_up": vars(start)}
+            plain, ours = [], []
+            for _ in range(length // turn):
+                plain.append(timed(lambda: pair.train(turn)))
+                ours.append(timed(lambda: pair.record_in_full(turn)))
+            costs = {"plain": plain, "recorded": ours}
+            rows.append(
+                {kind: {"wall": sum(c.wall for c in cs), "cpu": sum(c.cpu for c in cs)} for kind, cs in costs.items()}
+            )
+        pair.recorded.close()
+    return rows
+
+
+def rounds(work: dict[str, Any], count: int) -> dict[str, Any]:
+    """The same few steps of each kind, in turn and in changing order, the work behind one done before the next."""
+    with tempfile.TemporaryDirectory() as name:
+        turn = work["turn"]
+        pair = Pair(work, Path(name), segments=count + 3, segment_length=2 * turn)
+        pair.record(2 * turn)  # up to a boundary, which the next recorded step begins with
+        pair.train(2 * turn)
+        pair.save()
+
+        def saved() -> None:
+            pair.save()
+            pair.train(turn)
+
+        kinds = {"plain": lambda: pair.train(turn), "boundary": lambda: pair.record(turn), "torch_save": saved}
+        rows: dict[str, list[float]] = {kind: [] for kind in [*kinds, "inside"]}
+        for number in track(range(count), "rounds"):
+            order = list(kinds)[number % 3 :] + list(kinds)[: number % 3]
+            for kind in order:
+                rows[kind].append(timed(kinds[kind]).wall)
+                pair.recorder.wait()
+            rows["inside"].append(timed(lambda: pair.record(turn)).wall)
+        pair.recorded.close()
+    return {"turn": turn, "state_bytes": pair.state_bytes, "seconds": rows}
 
 
 def growth(work: dict[str, Any]) -> list[dict[str, Any]]:
-    """What one boundary costs, copied and hashed and written, against a step, for states of several sizes."""
-    rows = []
-    for width in CONFIG["growth"]["widths"]:
-        sized = work | {"config": work["config"] | {"width": width}}
-        steps, boundaries = CONFIG["growth"]["steps"], CONFIG["growth"]["boundaries"]
-        with tempfile.TemporaryDirectory() as name:
-            pair = Pair(sized, Path(name), segments=boundaries + 1, segment_length=steps)
-            recorded = pair.record()
-            next(recorded)
-            pair.train()
-            costs = [(timed(pair.train), next(recorded), timed(pair.save)) for _ in range(boundaries)]
-            next(recorded, None)
-        state = sum(value.numel() * value.element_size() for value in pair.plain.view(bytes(32)).values())
-        rows.append(
-            {
-                "state_bytes": state,
-                "step": [plain.wall / steps for plain, _, _ in costs],
-                "boundary": [ours.wall for _, ours, _ in costs],
-                "torch_save": [theirs.wall for _, _, theirs in costs],
-            }
-        )
-    return rows
+    """The rounds for states of several sizes."""
+    sizes = CONFIG["growth"]["widths"]
+    return [rounds(work | {"config": work["config"] | {"width": width}}, CONFIG["growth"]["rounds"]) for width in sizes]
 
 
 def disk(work: dict[str, Any]) -> dict[str, Any]:
     """The folder of a recorded run against a checkpoint at every boundary: both open the same segments."""
     with tempfile.TemporaryDirectory() as name:
         pair = Pair(work, Path(name), segments=CONFIG["disk_segments"], segment_length=2)
-        for _ in pair.record():
+        for _ in pair.recorded:
             pass
-        pair.train()
+        pair.train(2)
         ours = sum(path.stat().st_size for path in (Path(name) / "proof").rglob("*") if path.is_file())
         return {"segments": CONFIG["disk_segments"], "proof": ours, "torch_save": pair.save() * CONFIG["disk_segments"]}
 
 
 def memory(workload: str) -> dict[str, int]:
-    """Peak memory of a plain and of a recorded run, each in a process of its own (bytes)."""
+    """Peak memory of a plain and of a recorded run, each in a process of its own (bytes).
+
+    Large blocks go back to the system when they are freed, so that gaps in the heap are not counted.
+    """
     peaks = {}
     for kind in ("plain", "recorded"):
         done = subprocess.run(
             [sys.executable, "-m", "experiments.overhead.run", "--peak", kind, workload],
-            check=True, stdout=subprocess.PIPE, text=True,
+            check=True, stdout=subprocess.PIPE, text=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "131072"},
         )  # fmt: skip
         peaks[kind] = int(done.stdout)
     return peaks
@@ -204,11 +230,10 @@ def peak(kind: str, workload: str) -> int:
     with tempfile.TemporaryDirectory() as name:
         pair = Pair(CONFIG["workloads"][workload], Path(name), segments=4, segment_length=CONFIG["memory_steps"])
         if kind == "plain":
-            for _ in range(4):
-                pair.train()
+            pair.train(4 * CONFIG["memory_steps"])
         else:
             del pair.plain
-            for _ in pair.record():
+            for _ in pair.recorded:
                 pass
     status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory too
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
@@ -222,7 +247,13 @@ def main() -> None:
     results: dict[str, Any] = {"machine": this_machine(threads=CONFIG["threads"]).to_json(), "workloads": {}}
     for name, work in CONFIG["workloads"].items():
         print(f"overhead: {name}", file=sys.stderr)
-        results["workloads"][name] = overhead(work) | {"disk": disk(work), "memory": memory(name)}
+        results["workloads"][name] = {
+            "segment_length": work["segment_length"],
+            "pairs": pairs(work),
+            "rounds": rounds(work, CONFIG["rounds"]),
+            "disk": disk(work),
+            "memory": memory(name),
+        }
     results["growth"] = growth(CONFIG["workloads"]["gpt-10m"])
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
 
