@@ -1,17 +1,19 @@
 # make demo   plays the whole story        make test        runs every test (Python, and Solidity where node is)
 # make lint   checks style, types, imports  make artifacts  recompiles the contracts that the package ships
 # make seeded-bugs  plants bugs, and insists that a test notices each    make bench  measures, and writes docs/benchmarks.md
+# make experiments  steals marked models, for about ten hours; resumes; writes docs/watermark-results.md
 # make test-ipfs  tests the IPFS store against a real node: the one at AIARENA_IPFS_API, or js-ipfs, which it installs
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CONTRACTS := chain/contracts
 IPFS := tests/ipfs
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+# numpy beside two workers on two cores: more threads would only wait for each other
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 FORGE := node_modules/.bin/forge
 NODE := $(shell command -v node 2>/dev/null)
 
-.PHONY: install demo test test-slow test-contracts test-ipfs seeded-bugs bench lint artifacts clean
+.PHONY: install demo test test-slow test-contracts test-ipfs seeded-bugs bench experiments experiments-quick lint artifacts clean
 
 install: .venv/installed
 
@@ -65,6 +67,12 @@ bench: .venv/installed-dev
 	@$(BIN)/python -m experiments.overhead.run
 	@$(BIN)/python -m experiments.verification.run
 	@$(BIN)/python -m experiments.page
+
+experiments: .venv/installed-dev
+	@$(BIN)/python -m experiments.stolen_model.run
+
+experiments-quick: .venv/installed-dev
+	@$(BIN)/python -m experiments.stolen_model.run --quick
 
 test-contracts: $(CONTRACTS)/node_modules/.installed
 	@cd $(CONTRACTS) && $(FORGE) test

@@ -1,8 +1,9 @@
-"""EIP-712: the trainer's signature under a proof's manifest, encoded and signed by eth-account."""
+"""EIP-712: what a trainer signs, encoded and signed by eth-account: a proof's manifest, and its watermark claim."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from typing import ClassVar, TypeAlias
 
 import eth_account
 from eth_account.messages import SignableMessage, encode_typed_data
@@ -14,15 +15,6 @@ from eth_utils.exceptions import ValidationError
 from chain.accounts import Account
 from chain.errors import BadSignature
 
-PRIMARY_TYPE = "ProofManifest"
-FIELDS = (
-    ("uint256", "taskId"),
-    ("address", "trainer"),
-    ("bytes32", "specDigest"),
-    ("bytes32", "transcriptDigest"),
-    ("bytes32", "modelDigest"),
-    ("bytes32", "manifestDigest"),
-)
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 SIGNATURE_BYTES = 65
 
@@ -39,7 +31,17 @@ class Domain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManifestMessage:
-    """What the trainer signs: which run, and the digests that bind the whole proof (32 bytes each)."""
+    """What is signed under a proof: which run, and the digests that bind the whole proof (32 bytes each)."""
+
+    PRIMARY_TYPE: ClassVar = "ProofManifest"
+    FIELDS: ClassVar = {
+        "taskId": "uint256",
+        "trainer": "address",
+        "specDigest": "bytes32",
+        "transcriptDigest": "bytes32",
+        "modelDigest": "bytes32",
+        "manifestDigest": "bytes32",
+    }
 
     task_id: int
     trainer: str
@@ -49,10 +51,32 @@ class ManifestMessage:
     manifest_digest: bytes
 
 
-def typed_data(domain: Domain, message: ManifestMessage) -> SignableMessage:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimMessage:
+    """What is signed under a watermark claim: that this key, used so, is the trainer's own for this run."""
+
+    PRIMARY_TYPE: ClassVar = "WatermarkClaim"
+    FIELDS: ClassVar = {
+        "trainer": "address",
+        "taskId": "uint256",
+        "specDigest": "bytes32",
+        "keyRoot": "bytes32",
+        "parametersDigest": "bytes32",
+    }
+
+    trainer: str
+    task_id: int
+    spec_digest: bytes
+    key_root: bytes
+    parameters_digest: bytes
+
+
+Message: TypeAlias = ManifestMessage | ClaimMessage
+"""The attributes stand in the order of ``FIELDS``."""
+
+
+def typed_data(domain: Domain, message: Message) -> SignableMessage:
     """The message as EIP-712 encodes it: ``header`` is the domain separator, ``body`` the struct's digest."""
-    digests = (message.spec_digest, message.transcript_digest, message.model_digest, message.manifest_digest)
-    values = (message.task_id, message.trainer, *digests)
     return encode_typed_data(
         domain_data={
             "name": domain.name,
@@ -60,18 +84,18 @@ def typed_data(domain: Domain, message: ManifestMessage) -> SignableMessage:
             "chainId": domain.chain_id,
             "verifyingContract": domain.verifying_contract,
         },
-        message_types={PRIMARY_TYPE: [{"name": name, "type": kind} for kind, name in FIELDS]},
-        message_data={name: value for (_, name), value in zip(FIELDS, values, strict=True)},
+        message_types={message.PRIMARY_TYPE: [{"name": name, "type": kind} for name, kind in message.FIELDS.items()]},
+        message_data=dict(zip(message.FIELDS, astuple(message), strict=True)),
     )
 
 
-def signing_digest(domain: Domain, message: ManifestMessage) -> bytes:
+def signing_digest(domain: Domain, message: Message) -> bytes:
     """The 32 bytes that are signed: ``keccak256(0x19 0x01 || domainSeparator || structHash)``."""
     signable = typed_data(domain, message)
     return keccak(b"\x19" + signable.version + signable.header + signable.body)
 
 
-def sign_manifest(account: Account, domain: Domain, message: ManifestMessage) -> bytes:
+def sign(account: Account, domain: Domain, message: Message) -> bytes:
     """The 65-byte signature ``r || s || v`` (low s, v 27 or 28) of ``account``; raises ``ValueError`` for another
     trainer's message."""
     if to_canonical_address(account.address) != to_canonical_address(message.trainer):
@@ -79,7 +103,7 @@ def sign_manifest(account: Account, domain: Domain, message: ManifestMessage) ->
     return bytes(account.sign_message(typed_data(domain, message)).signature)
 
 
-def recover_manifest(signature: bytes, domain: Domain, message: ManifestMessage) -> str:
+def recover(signature: bytes, domain: Domain, message: Message) -> str:
     """The checksum address that signed; the caller compares it with ``message.trainer``.
 
     Raises :class:`BadSignature` unless the signature has the one canonical form: 65 bytes, v 27 or 28, r and s in
@@ -89,15 +113,15 @@ def recover_manifest(signature: bytes, domain: Domain, message: ManifestMessage)
     try:
         return str(eth_account.Account.recover_message(typed_data(domain, message), vrs=(v, r, s)))
     except (KeysBadSignature, ValidationError) as error:
-        raise BadSignature("the manifest's signature recovers no key: sign the manifest again") from error
+        raise BadSignature(f"the signature of the {message.PRIMARY_TYPE} recovers no key: sign it again") from error
 
 
 def _canonical(signature: bytes) -> tuple[int, int, int]:
     if len(signature) != SIGNATURE_BYTES:
-        raise BadSignature(f"the manifest's signature has {len(signature)} bytes, expected {SIGNATURE_BYTES}")
+        raise BadSignature(f"a signature of {len(signature)} bytes, expected {SIGNATURE_BYTES}")
     r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
     if v not in (27, 28):
-        raise BadSignature(f"the manifest's signature ends in v={v}, expected 27 or 28")
+        raise BadSignature(f"the signature ends in v={v}, expected 27 or 28")
     if not 0 < r < CURVE_ORDER or not 0 < s <= CURVE_ORDER // 2:
-        raise BadSignature("the manifest's signature is not canonical (r or s out of range, or s in the upper half)")
+        raise BadSignature("the signature is not canonical (r or s out of range, or s in the upper half)")
     return r, s, v

@@ -1,9 +1,10 @@
-"""Watermark claims as they travel between parties: the claim, and the table that ties it to an anchored state.
+"""Watermark claims as they travel between parties: the claim, what ties it to an anchored state, and whose it is.
 
 A claim's folder holds ``claim.json`` and ``theta_ref.safetensors`` (see :mod:`watermark.claim`) and
 ``state_table.json``: the tensor headers and roots of the whole trunk state that theta_ref is the model of. The table
 leads to the state digest that was anchored before the second beacon, and each tensor of theta_ref must be in it.
-``spec.json`` is the claimant's training spec, which promised the key and the parameters.
+``spec.json`` is the claimant's training spec, which promised the key and the parameters; if it names a task,
+``signature.json`` is the trainer's signature under them. :mod:`challenge.sealed` makes one sealed file of all.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from pathlib import Path
 
 import torch
 
+from chain.accounts import Account
+from chain.eip712 import SIGNATURE_BYTES
+from challenge.signing import check_claim_signature, sign_claim
 from pol.encoding import MAX_JSON_BYTES, Json, canonical_json, fields, from_hex, parse_canonical_json, to_hex
 from pol.errors import CannotRun, ProofError
 from pol.spec import TrainingSpec
@@ -22,6 +26,8 @@ from watermark import Claim
 
 TABLE_FILE = "state_table.json"
 SPEC_FILE = "spec.json"
+SIGNATURE_FILE = "signature.json"
+SIGNATURE_FORMAT = "aiarena.claim-signature/1"
 OPENED_GROUPS = 32
 """How many groups of a key an accuser opens, drawn by the task's opening beacon."""
 MAX_HEADER_BYTES = 70_000
@@ -36,17 +42,28 @@ class TiedClaim:
     reference_digest: bytes
 
 
-def write_claim(folder: Path, claim: Claim, spec: TrainingSpec, reference: Mapping[str, torch.Tensor]) -> None:
+def write_claim(
+    folder: Path,
+    claim: Claim,
+    spec: TrainingSpec,
+    reference: Mapping[str, torch.Tensor],
+    account: Account | None = None,
+) -> None:
     """Write ``claim`` with ``spec`` and the table of ``reference``, the whole captured state after which it branched.
 
-    Raises :class:`ProofError` if they do not belong together.
+    ``account`` is the trainer's and signs the claim, where the spec names a task. Raises :class:`ProofError` if they
+    do not belong together, :class:`SpecError` for a missing or another account.
     """
     _check_members(claim, tensor_table(reference))
     _check_promised(claim, spec)
+    signature = sign_claim(spec, claim.parameters.digest, account)
     claim.save(folder)
     rows = [{"header": to_hex(header), "root": to_hex(root)} for header, root in tensor_table(reference)]
     (folder / TABLE_FILE).write_bytes(canonical_json([dict(row) for row in rows]))
     (folder / SPEC_FILE).write_bytes(canonical_json(spec.to_json()))
+    if signature is not None:
+        value: Json = {"format": SIGNATURE_FORMAT, "signature": to_hex(signature)}
+        (folder / SIGNATURE_FILE).write_bytes(canonical_json(value))
 
 
 def read_claim(folder: Path) -> TiedClaim:
@@ -56,6 +73,8 @@ def read_claim(folder: Path) -> TiedClaim:
     claim = Claim.load(folder)
     spec = TrainingSpec.from_json(_json(folder / SPEC_FILE), where=str(folder / SPEC_FILE))
     _check_promised(claim, spec)
+    where = str(folder / SIGNATURE_FILE)
+    check_claim_signature(spec, claim.parameters.digest, _signature(folder / SIGNATURE_FILE), where=where)
     path = folder / TABLE_FILE
     rows = _json(path)
     if not isinstance(rows, list):
@@ -70,6 +89,15 @@ def read_claim(folder: Path) -> TiedClaim:
         table.append((header, from_hex(row["root"], where=f"{path}[{number}].root")))
     _check_members(claim, table)
     return TiedClaim(claim, spec, table_digest(table))
+
+
+def _signature(path: Path) -> bytes | None:
+    if not path.exists():
+        return None
+    item = fields(_json(path), {"format", "signature"}, where=str(path))
+    if item["format"] != SIGNATURE_FORMAT:
+        raise ProofError(f"{path}: not a signature of format {SIGNATURE_FORMAT}")
+    return from_hex(item["signature"], where=f"{path}: signature", length=SIGNATURE_BYTES)
 
 
 def _json(path: Path) -> Json:

@@ -9,7 +9,6 @@ import json
 import math
 import re
 import tempfile
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
@@ -19,19 +18,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from chain.errors import ChainError
-from challenge.console import console, fail, print_failure, print_lines, print_verdict, run, say
+from challenge.console import console, failing, print_failure, print_lines, print_verdict, run, say
 from challenge.doctor_cli import doctor_command
 from challenge.sampling import DEFAULT_SEGMENTS
+from challenge.sealing_cli import juror_key_command, read_claims, seal_command
 from challenge.verdict import ExitCode, Verdict
 from pol.cid import is_cid
-from pol.errors import PolError, ProofError, SpecError
+from pol.encoding import MAX_INTEGER
+from pol.errors import ProofError, SpecError
 
 if TYPE_CHECKING:
     from challenge.segments import Watcher
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("doctor")(doctor_command)
+app.command("juror-key")(juror_key_command)
+app.command("seal")(seal_command)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")]
@@ -57,7 +59,12 @@ def verify_command(
         ),
     ] = str(DEFAULT_SEGMENTS),
     claim: Annotated[
-        list[Path] | None, typer.Option(help="Folder of a watermark claim to test the model against; repeatable.")
+        list[Path] | None,
+        typer.Option(help="A watermark claim to test the model against: its folder, or a sealed file; repeatable."),
+    ] = None,
+    juror_key: Annotated[Path | None, typer.Option(help="Your juror key, if a claim is sealed to it.")] = None,
+    case: Annotated[
+        int | None, typer.Option(min=0, max=MAX_INTEGER, help="The case you judge, if a claim is sealed for one.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="The data set, where the spec names no built-in one.")] = None,
     trust_program: Annotated[
@@ -82,13 +89,14 @@ def verify_command(
         challenge verify runs/mallory --segments all --claim runs/alice-claim --json
 
         challenge verify bafkrei... --store ipfs --executor pool:4
+
+        challenge verify runs/mallory --claim alice.sealed --juror-key juror.json --case 1
     """
     chosen = _segments(segments)
     trusted = frozenset(_digest(value) for value in trust_program or [])
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", device):
         raise typer.BadParameter(f"{device!r}: give cpu, cuda or cuda:1", param_hint="--device")
-    with _failing(as_json, verbose), ExitStack() as stack:
-        from challenge.claims import read_claim
+    with failing(as_json, verbose), ExitStack() as stack:
         from challenge.executors import parse_executor
         from challenge.segments import Policy
         from challenge.verify import verify
@@ -100,7 +108,7 @@ def verify_command(
         policy = Policy(
             segments=chosen, dataset=data, trusted=trusted, device=device, executor=replays, limits=limits
         )  # fmt: skip
-        claims = [read_claim(path) for path in claim or []]
+        claims = read_claims(claim or [], juror_key, case)
         try:
             folder = stack.enter_context(_located(proof, store))
         except ProofError as error:
@@ -134,7 +142,7 @@ def inspect_command(
     """
     from challenge.inspect import inspect_proof, lines
 
-    with _failing(as_json, verbose), ExitStack() as stack:
+    with failing(as_json, verbose), ExitStack() as stack:
         try:
             found = inspect_proof(stack.enter_context(_located(proof, store)), DEFAULT_SEGMENTS)
         except ProofError as error:
@@ -180,7 +188,7 @@ def plan_command(
     share = _amount(fraction, "--fraction")
     if (proof is None) == (segments is None):
         raise typer.BadParameter("give a proof or --segments, one of them", param_hint="--segments")
-    with _failing(as_json, verbose), _usage("plan"):
+    with failing(as_json, verbose), _usage("plan"):
         starts, total = read_starts(proof) if proof else (None, segments or 0)
         count = forged if forged is not None else math.ceil(share * total)
         plan = Plan(segments=total, sampled=min(sample, total), forged=count, challengers=challengers, **exact)
@@ -189,19 +197,6 @@ def plan_command(
         print(json.dumps(found, sort_keys=True))
     else:
         print_lines(lines(found))
-
-
-@contextmanager
-def _failing(as_json: bool, verbose: bool) -> Iterator[None]:
-    """What cannot be done here ends with exit code 1 and one message."""
-    try:
-        yield
-    except (PolError, ChainError, OSError) as error:
-        if verbose:
-            traceback.print_exc()
-        if as_json:
-            print_failure(str(error))
-        fail(str(error))
 
 
 @contextmanager

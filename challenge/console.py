@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import typer
 from rich.console import Console
 
+from chain.errors import ChainError
 from challenge.verdict import ExitCode, Outcome, Tier, Verdict
+from pol.errors import PolError
 
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
@@ -72,6 +75,19 @@ def fail(message: str) -> None:
     """Say that the command could not run, and leave with exit code 1."""
     say(f"could not run: {message}", "red")
     raise typer.Exit(int(ExitCode.CANNOT_RUN))
+
+
+@contextmanager
+def failing(as_json: bool, verbose: bool) -> Iterator[None]:
+    """What cannot be done here ends with exit code 1 and one message."""
+    try:
+        yield
+    except (PolError, ChainError, OSError) as error:
+        if verbose:
+            traceback.print_exc()
+        if as_json:
+            print_failure(str(error))
+        fail(str(error))
 
 
 def run(app: typer.Typer) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from chain.client import ArenaClient
 from chain.errors import BadSignature
+from challenge.branch import check_branch
 from challenge.claims import TiedClaim
+from challenge.court import court_of
 from challenge.onchain import check_claim_on_chain, check_run_on_chain, suspects_of
 from challenge.segments import Policy, Watcher, replay_sample
 from challenge.signing import signer_of
@@ -22,12 +24,7 @@ from pol.encoding import to_hex
 from pol.errors import ProofError, SpecError
 from pol.proof import Proof
 from pol.state import Tensors, model_tensors
-from pol.tensors import tensors_digest
-from watermark import Evidence, MarkParameters, detect, verify_embedding
-
-MAX_EMBED_CHANGE = 0.25
-"""The verifier's own limit on an embed segment: the carrier moves by at most this share of its way from theta_0 to
-theta_ref (honest embeddings with the default parameters need 0.17 to 0.24)."""
+from watermark import Evidence, detect
 
 
 def verify(
@@ -52,6 +49,11 @@ def verify(
     for tied in claims:
         tied.claim.check()
     verdict = Verdict()
+    verdict.limits += [
+        f"claim of key {to_hex(tied.claim.key_root)[:14]}… unsigned: made without a task, nothing ties it to an account"
+        for tied in claims
+        if tied.spec.task is None
+    ]
     try:
         proof = Proof.read(folder)
         _check_signature(proof, verdict)
@@ -71,8 +73,10 @@ def verify(
         if initial is None:
             return verdict
         own = own_claims(proof, claims, verdict)
+        if chain is not None and proof.spec.task:  # or a trainer could open the groups of its choice
+            own = [tied for tied in own if check_claim_on_chain(tied, proof, chain, verdict)]
         model = load_blob(folder, proof.submission.model_cid) if proof.submission else None
-        _check_branch(folder, proof, model, initial, own, verdict)
+        check_branch(folder, proof, model, initial, own, verdict)
     except (ProofError, SpecError) as error:
         verdict.reject(ExitCode.MALFORMED, str(error))
         return verdict
@@ -132,50 +136,6 @@ def _check_signature(proof: Proof, verdict: Verdict) -> None:
         verdict.limits.append("unsigned: nothing ties this proof to an account")
 
 
-def _check_branch(
-    folder: Path,
-    proof: Proof,
-    model: Tensors | None,
-    initial: Tensors,
-    own: Sequence[TiedClaim],
-    verdict: Verdict,
-) -> None:
-    """The submitted model must be the trunk's at the branch, moved by nothing but the promised embedding."""
-    mark, spec = proof.submission, proof.spec
-    if mark is None or model is None:
-        verdict.limits.append("no model was submitted: only the trunk was checked")
-        return
-    reference = model_tensors(load_blob(folder, proof.stored_at(spec.bounds(mark.reference_segment)[1]).cid))
-    parameters = None
-    if spec.watermark:
-        parameters = MarkParameters.from_json(spec.watermark.parameters, where="spec.watermark.parameters")
-    if spec.watermark is None or parameters is None or mark.beta is None:
-        if spec.watermark:
-            verdict.limits.append("a watermark was promised, but none was embedded")
-        if tensors_digest(model) != tensors_digest(reference):
-            verdict.reject(ExitCode.REPLAY_MISMATCH, "the submitted model is not the trunk's model at the branch")
-        verdict.checks.append(("branch", f"the trunk's model after segment {mark.reference_segment}, no watermark"))
-        return
-    key_root = spec.watermark.key_root
-    openings = {leaf.index: leaf for tied in own for leaf in tied.claim.leaves}
-    findings = verify_embedding(
-        reference,
-        model,
-        openings.values(),
-        beta=mark.beta,
-        key_root=key_root,
-        parameters=parameters,
-        theta_0=model_tensors(initial),
-        bound=MAX_EMBED_CHANGE,
-    )
-    for message in findings:
-        verdict.reject(ExitCode.REPLAY_MISMATCH, f"embed segment: {message}")
-    opened = (
-        f"{len(openings)} leaves opened" if openings else "no leaves opened: the carrier is held by its bound alone"
-    )
-    verdict.checks.append(("branch", f"after segment {mark.reference_segment}, {opened}"))
-
-
 def _check_claims(
     proof: Proof,
     model: Tensors,
@@ -191,13 +151,14 @@ def _check_claims(
     tested = [replace(tied.claim, theta_0=model_tensors(initial)) for tied in own]
     tested += [tied.claim for tied in foreign]
     suspects = suspects_of(proof, chain) if chain else 1
-    evidence = detect(model, tested, suspects=suspects)
+    evidence = detect(model, tested, suspects=suspects, court=court_of(proof.spec))
     for number, (tied, found) in enumerate(zip([*own, *foreign], evidence, strict=True)):
         is_own = number < len(own)
         verdict.watermarks.append(
             {
                 "key_root": to_hex(tied.claim.key_root),
                 "own": is_own,
+                "channel": found.channel,
                 "matches": found.matches,
                 "trials": found.trials,
                 "log2_p": round(found.log2_p_corrected, 1),
@@ -223,4 +184,5 @@ def _judge_foreign(tied: TiedClaim, found: Evidence, proof: Proof, chain: ArenaC
 
 
 def _odds(found: Evidence) -> str:
-    return found.void or f"{found.matches} of {found.trials} bits, p = 2^{found.log2_p_corrected:.0f}"
+    what = "labels" if found.channel == "triggers" else "bits"
+    return found.void or f"{found.matches} of {found.trials} {what}, p = 2^{found.log2_p_corrected:.0f}"

@@ -22,7 +22,7 @@ from typing import Any
 
 from pol.encoding import Json, to_hex
 from pol.errors import CannotRun
-from pol.replay import INHERITED
+from pol.replay import INHERITED, import_path
 from pol.spec import TrainingSpec
 
 
@@ -157,10 +157,9 @@ class Interpreters:
         return done
 
     def _start(self, circumstances: Circumstances) -> subprocess.Popen[bytes]:
-        paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
         kept = INHERITED if circumstances.confined else tuple(os.environ)
         env = {name: os.environ[name] for name in kept if name in os.environ} | {
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "PYTHONPATH": import_path(),
             "PYTHONHASHSEED": str(circumstances.hash_seed),
             "MALLOC_PERTURB_": str(circumstances.memory),
         }

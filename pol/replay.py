@@ -112,6 +112,12 @@ def replay(job: Job, spans: Sequence[Span], on_segment: OnSegment | None = None)
         return [process.replay(span, on_segment) for span in spans]
 
 
+def import_path(*first: Path) -> str:
+    """PYTHONPATH for a process in another folder: ``first``, this package's place, and this process's own entries."""
+    own = [Path(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    return os.pathsep.join(str(path.resolve()) for path in [*first, Path(__file__).parents[1], *own])
+
+
 class ReplayProcess:
     """One worker process for ``job``, as a context manager; every span runs in a fresh child of it.
 
@@ -127,8 +133,7 @@ class ReplayProcess:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         env = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(environment or {})
-        paths = [str(programs or ""), str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        env["PYTHONPATH"] = import_path(*([programs] if programs else []))
         self._folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(

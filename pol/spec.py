@@ -30,6 +30,18 @@ class TaskRef:
         """The object stored in the spec."""
         return {"chain_id": self.chain_id, "arena": to_hex(self.arena), "task_id": self.task_id}
 
+    @classmethod
+    def from_json(cls, value: Json, *, where: str) -> TaskRef | None:
+        """Strict inverse of :meth:`to_json`, and None for null; raises :class:`ProofError`."""
+        if value is None:
+            return None
+        row = fields(value, {"chain_id", "arena", "task_id"}, where=where)
+        return cls(
+            chain_id=integer(row["chain_id"], where=f"{where}.chain_id"),
+            arena=from_hex(row["arena"], where=f"{where}.arena", length=ADDRESS_BYTES),
+            task_id=integer(row["task_id"], where=f"{where}.task_id"),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatermarkPromise:
@@ -133,7 +145,7 @@ class TrainingSpec:
                 machine=row["machine"],
                 numerics=text(row["numerics"], where=f"{where}.numerics", limit=40),
                 trainer=from_hex(row["trainer"], where=f"{where}.trainer", length=ADDRESS_BYTES),
-                task=_task(row["task"], where=f"{where}.task"),
+                task=TaskRef.from_json(row["task"], where=f"{where}.task"),
                 watermark=_watermark(row["watermark"], where=f"{where}.watermark"),
             )
         except SpecError as error:
@@ -167,17 +179,6 @@ _FIELDS = {
     "format", "program", "program_digest", "config", "dataset", "dataset_root", "dataset_size", "batch_size",
     "steps", "segment_length", "machine", "numerics", "trainer", "task", "watermark",
 }  # fmt: skip
-
-
-def _task(value: Json, *, where: str) -> TaskRef | None:
-    if value is None:
-        return None
-    row = fields(value, {"chain_id", "arena", "task_id"}, where=where)
-    return TaskRef(
-        chain_id=integer(row["chain_id"], where=f"{where}.chain_id"),
-        arena=from_hex(row["arena"], where=f"{where}.arena", length=ADDRESS_BYTES),
-        task_id=integer(row["task_id"], where=f"{where}.task_id"),
-    )
 
 
 def _watermark(value: Json, *, where: str) -> WatermarkPromise | None:

@@ -209,6 +209,36 @@ BUGS = [
         "    if found != expected_digest:", "    if False:",
         "tests/pol/test_replay.py::test_a_built_in_program_of_another_version_is_not_run",
     ),
+    Bug(
+        "a key file may ask for any amount of memory", "watermark/keyfile.py",
+        "or self.n > MAX_N or", "or",
+        "tests/watermark/test_keyfile.py::test_a_hostile_file_costs_nothing",
+    ),
+    Bug(
+        "a sealed file is good for every case", "watermark/sealing.py",
+        "if occasion != self.occasion:", "if False:",
+        "tests/watermark/test_sealing.py::test_it_is_worth_nothing_in_another_case",
+    ),
+    Bug(
+        "two jurors may be shown two contents", "watermark/sealing.py",
+        "if digest(CONTENT_KEY_DOMAIN, content_key) != self._content_key:", "if False:",
+        "tests/watermark/test_sealing.py::test_two_jurors_cannot_be_shown_two_contents",
+    ),
+    Bug(
+        "anybody may sign a claim", "challenge/signing.py",
+        'if bytes.fromhex(signer.removeprefix("0x")) != spec.trainer:', "if False:",
+        "tests/challenge/test_signed_claims.py",
+    ),
+    Bug(
+        "a signature has a second form", "chain/eip712.py",
+        "0 < s <= CURVE_ORDER // 2", "0 < s < CURVE_ORDER",
+        "tests/chain/test_eip712.py",
+    ),
+    Bug(
+        "an accuser opens the groups of its choice", "challenge/onchain.py",
+        "if claim.groups != opening_groups(", "if False and claim.groups != opening_groups(",
+        "tests/challenge/test_onchain.py",
+    ),
 ]  # fmt: skip
 
 

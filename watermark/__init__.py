@@ -14,23 +14,23 @@ For a model made without knowledge of the bits the count is exactly Bin(M, 1/2),
 the alignment does, because the bits are coin flips that neither saw. ``Evidence`` holds the exact tail. A mark is in
 the weights: a model distilled from a marked one, with weights of its own, does not carry it.
 
-Rooms: ``key`` (secrets, commitments, openings), ``carrier`` (parameters, carriers, bits), ``mlp`` (reading a state
-dict), ``embed`` with ``least_norm``, ``align``, ``evidence``, ``claim``, ``detect``. One channel exists: the weights
-of ReLU MLPs.
+Rooms: ``key`` with ``keyfile`` and ``sealing`` (secrets), ``parameters`` (what the spec promises), ``mark`` and
+``branch`` (the trainer's side), ``bits``, ``evidence`` (exact tails), ``claim``, ``detect`` and ``ownership`` (the
+accuser's and the judge's). The channels: ``weights`` (with a layout for each architecture), ``triggers``, ``outputs``.
 """
 
 from pathlib import Path
 
 from watermark._namesake import PROJECT as PROJECT
 from watermark._namesake import warn_if_mixed
-from watermark.align import align
-from watermark.carrier import DEFAULT_PARAMETERS, MarkParameters
 from watermark.claim import Claim, opening_groups
 from watermark.detect import detect
-from watermark.embed import embed, embed_group, verify_embedding
 from watermark.evidence import Evidence
 from watermark.key import LeafOpening, WatermarkKey
-from watermark.mlp import State
+from watermark.mark import embed, suggested_parameters
+from watermark.parameters import DEFAULT_PARAMETERS, MarkParameters, mlp_mark
+from watermark.weights.arrays import State
+from watermark.weights.embed import embed_group, verify_embedding
 
 __all__ = [
     "DEFAULT_PARAMETERS",
@@ -40,11 +40,12 @@ __all__ = [
     "MarkParameters",
     "State",
     "WatermarkKey",
-    "align",
     "detect",
     "embed",
     "embed_group",
+    "mlp_mark",
     "opening_groups",
+    "suggested_parameters",
     "verify_embedding",
 ]
 

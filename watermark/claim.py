@@ -29,9 +29,10 @@ from pol.encoding import (
 from pol.errors import CannotRun, ProofError, SpecError
 from pol.state import from_safetensors
 from pol.tensors import tensors_digest
-from watermark.carrier import MarkParameters
 from watermark.key import MAX_LEAVES, LeafOpening, WatermarkKey
-from watermark.mlp import State, read_mlp
+from watermark.parameters import MarkParameters
+from watermark.weights.arrays import State
+from watermark.weights.layouts import layout_of
 
 CLAIM_FORMAT: Final = "aiarena.watermark-claim/1"
 CLAIM_DOMAIN: Final = "aiarena/watermark-claim/v1"
@@ -62,8 +63,9 @@ class Claim:
     """The claim that models carry the mark of one key.
 
     ``groups`` are the groups that had to be opened and ``leaves`` those that were; every leaf that is missing counts
-    as a miss. ``theta_ref`` is the unmarked model that suspects are aligned to. ``theta_0`` is for the verifier to
-    set, from the program's own initial state; it is never read from an accuser's folder.
+    as a miss. ``theta_ref`` is the unmarked model that suspects are aligned to. ``theta_0``, the program's own initial
+    state, and ``base``, the tensors of the base model that the spec pins, are for the verifier to set; they are never
+    read from an accuser's folder.
 
     Whoever judges a claim checks what only the chain knows: that ``key_root`` and ``beta`` are the run's, that
     ``parameters.digest`` is the spec's, that ``groups == opening_groups(...)`` for the task's beacon, and that
@@ -77,6 +79,7 @@ class Claim:
     leaves: tuple[LeafOpening, ...]
     theta_ref: State = field(repr=False)
     theta_0: State | None = field(default=None, repr=False)
+    base: State | None = field(default=None, repr=False)
 
     @classmethod
     def make(
@@ -99,8 +102,8 @@ class Claim:
     def check(self) -> None:
         """Raise :class:`ProofError` unless the claim is well formed and every opened leaf is in the key.
 
-        The leaves must be among the expected ones, in their order, each once; theta_ref must be a finite MLP that the
-        parameters fit. Equal seeds are no error: :func:`watermark.detect.detect` finds such a claim void.
+        The leaves must be among the expected ones, in their order, each once; theta_ref must be a finite model that
+        the parameters fit. Equal seeds are no error: :func:`watermark.detect.detect` finds such a claim void.
         """
         if len(set(self.groups)) != len(self.groups) or not self.groups:
             raise ProofError("watermark claim: the groups must be distinct, and at least one")
@@ -111,7 +114,8 @@ class Claim:
         for leaf in self.leaves:
             leaf.check(self.key_root, self.parameters.leaf_count)
         try:
-            self.parameters.check_carrier(read_mlp(self.theta_ref, where="theta_ref"), where="theta_ref")
+            if mark := self.parameters.weights:
+                layout_of(mark.layout).check(self.theta_ref, mark.carriers, where="theta_ref")
         except SpecError as error:
             raise ProofError(f"watermark claim: {error}") from error
 

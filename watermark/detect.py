@@ -1,84 +1,137 @@
 """Detection: does a model carry the marks that these claims say it does?
 
-The null hypothesis is exact. Carriers, theta_ref and the suspect are fixed before or without the bits, alignment is a
-function of them alone, and the bits are fair coins given all three, so the matches of an innocent model are exactly
-Bin(M, 1/2). Inner products that are zero or not finite are misses.
+The null hypothesis is exact. Carriers, trigger inputs, theta_ref and the suspect are fixed before or without the bits,
+whatever reads or aligns the suspect is a function of them alone, and bits and labels are even draws given all of them.
+So an innocent model's matches are exactly binomial, channel by channel. Ties and what is not finite are misses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
 
-import numpy as np
+import torch
 
 from pol.errors import SpecError
-from watermark.align import align_layers
-from watermark.carrier import carrier_factors, mark_bit
 from watermark.claim import Claim
-from watermark.evidence import Evidence
+from watermark.evidence import Evidence, Trials
 from watermark.key import LeafOpening
-from watermark.mlp import Array, Layer, State, read_mlp
+from watermark.outputs.reading import output_matches
+from watermark.triggers.reading import trigger_matches, trigger_null
+from watermark.weights import reading
+from watermark.weights.arrays import Array, State
 
 VOID_LOG2: Final = -20
 """A claim that matches its own theta_ref or theta_0 at 2^-20 is void: those were made before the bits."""
 
+Network: TypeAlias = Callable[[State], Callable[[torch.Tensor], torch.Tensor]]
+"""What the task's program makes of a model's tensors: a function from inputs to outputs, in evaluation mode."""
 
-def detect(model: State, claims: Sequence[Claim], *, suspects: int = 1) -> list[Evidence]:
-    """The evidence of each claim against ``model``, by the union bound over all claims times ``suspects``.
 
-    ``suspects`` is how many models these claims are tested on in all. A model that is no finite MLP, or has another
-    depth, inputs or outputs than a claim's theta_ref, never matches; a claim is void, and never matches, if two
-    opened leaves have one seed, or if it matches theta_ref itself (or theta_0, where the verifier has set it).
-    Raises :class:`pol.errors.ProofError` if a claim is malformed or an opened leaf is not in its key, and
-    :class:`pol.errors.SpecError` if a ``theta_0`` that the verifier has set is not comparable with theta_ref.
+@dataclass(frozen=True, slots=True, eq=False)
+class Court:
+    """What the judge brings, and no accuser: the task's network, and inputs of its own for channels that ask a model.
+
+    ``probes`` are the inputs that :func:`watermark.outputs.probe_indices` names. A channel for which something is
+    missing here is not tested.
+    """
+
+    network: Network | None = None
+    probes: torch.Tensor | None = None
+
+
+def detect(model: State, claims: Sequence[Claim], *, suspects: int = 1, court: Court | None = None) -> list[Evidence]:
+    """The evidence of each claim against ``model``: that of its strongest channel.
+
+    The union bound counts all claims times ``suspects`` (how many models these claims are tested on in all) times the
+    channels tested; an alignment is one function, and adds no tests. A model that is not finite, or cannot be compared
+    with a claim's theta_ref, never matches; a claim is void, and never matches, if two opened leaves have one seed, or
+    if it matches theta_ref itself (or theta_0, where the verifier has set it). Raises :class:`pol.errors.ProofError` if
+    a claim is malformed or an opened leaf is not in its key.
     """
     for claim in claims:
         claim.check()
+    return [
+        min(by_channel, key=lambda found: (not found.accepted, found.log2_p))
+        for by_channel in detect_channels(model, claims, suspects=suspects, court=court)
+    ]
+
+
+def detect_channels(
+    model: State, claims: Sequence[Claim], *, suspects: int = 1, court: Court | None = None
+) -> list[list[Evidence]]:
+    """As :func:`detect`, for claims that were checked: the evidence of every channel of every claim."""
+    court = court or Court()
     tests = max(1, len(claims) * suspects)
-    try:
-        layers = read_mlp(model, where="the suspect")
-    except SpecError as error:
-        return [Evidence(0, len(claim.expected), tests, void=str(error)) for claim in claims]
-    return [_test(layers, claim, tests) for claim in claims]
+    found = []
+    for claim in claims:
+        channels = [name for name in claim.parameters.channels if _opened(claim, name) and _testable(court, name)]
+        found.append([_test(model, claim, name, tests * len(channels), court) for name in channels or ["weights"]])
+    return found
 
 
-def count_matches(weight: Array, claim: Claim) -> int:
-    """How many of the claim's opened bits ``weight`` agrees with: a carrier tensor aligned to theta_ref, float64."""
-    return sum(_agrees(weight, leaf, claim) for leaf in claim.leaves)
+def read(model: State, claim: Claim) -> Sequence[Array]:
+    """The marked matrices of ``model`` in the claim's coordinates; :class:`SpecError` if it cannot be compared."""
+    if claim.parameters.weights is None:
+        raise SpecError("this claim's mark is not in the weights")
+    return reading.read_weights(model, claim.theta_ref, claim.parameters.weights, claim.base)
 
 
-def _test(suspect: tuple[Layer, ...], claim: Claim, tests: int) -> Evidence:
-    trials = len(claim.expected)
-    try:
-        reason = _void(claim)
-        return Evidence(0 if reason else _matches(suspect, claim), trials, tests, void=reason)
-    except SpecError as error:
-        return Evidence(0, trials, tests, void=str(error))
+def count_matches(matrices: Sequence[Array], claim: Claim) -> int:
+    """How many of the claim's opened bits the matrices of a model, from :func:`read`, agree with."""
+    mark = claim.parameters.weights
+    assert mark is not None
+    return reading.count_matches(matrices, _leaves(claim, "weights"), claim.beta, claim.key_root, mark)
 
 
-def _void(claim: Claim) -> str | None:
+def _test(model: State, claim: Claim, channel: str, tests: int, court: Court) -> Evidence:
+    trials = len(_opened(claim, channel))
+    null = _null(claim, channel, trials)
+
+    def evidence(matches: int, void: str | None = None) -> Evidence:
+        return Evidence(matches, trials, tests, void=void, channel=channel, null=null)
+
     if len({leaf.seed for leaf in claim.leaves}) != len(claim.leaves):
-        return "two opened leaves have one seed"
-    reference = read_mlp(claim.theta_ref, where="theta_ref")
-    layer = claim.parameters.check_carrier(reference, where="theta_ref")
-    matches = {"theta_ref": count_matches(reference[layer].weight, claim)}
-    if claim.theta_0 is not None:
-        matches["theta_0"] = _matches(read_mlp(claim.theta_0, where="theta_0"), claim)
-    for name, count in matches.items():
-        if Evidence(count, len(claim.expected)).log2_p <= VOID_LOG2:
-            return f"the mark is in {name} already, which was made before the bits were drawn"
-    return None
+        return evidence(0, "two opened leaves have one seed")
+    before = {"theta_ref": claim.theta_ref} | ({} if claim.theta_0 is None else {"theta_0": claim.theta_0})
+    try:
+        for name, state in before.items():
+            if evidence(_matches(state, claim, channel, court)).log2_p <= VOID_LOG2:
+                return evidence(0, f"the mark is in {name} already, which was made before the bits were drawn")
+        return evidence(_matches(model, claim, channel, court))
+    except SpecError as error:
+        return evidence(0, str(error))
 
 
-def _matches(suspect: tuple[Layer, ...], claim: Claim) -> int:
-    reference = read_mlp(claim.theta_ref, where="theta_ref")
-    layer = claim.parameters.check_carrier(reference, where="theta_ref")
-    return count_matches(align_layers(suspect, reference)[layer].weight, claim)
+def _matches(model: State, claim: Claim, channel: str, court: Court) -> int:
+    if channel == "weights":
+        return count_matches(read(model, claim), claim)
+    assert court.network is not None
+    suspect, reference = court.network(model), court.network(claim.theta_ref)
+    leaves, parameters = _leaves(claim, channel), claim.parameters
+    if parameters.triggers and channel == "triggers":
+        return trigger_matches(suspect, reference, leaves, claim.beta, claim.key_root, parameters.triggers)
+    assert parameters.outputs is not None and court.probes is not None
+    return output_matches(suspect, reference, court.probes, leaves, claim.beta, claim.key_root, parameters.outputs)
 
 
-def _agrees(weight: Array, leaf: LeafOpening, claim: Claim) -> bool:
-    block = weight[claim.parameters.block(leaf.index // claim.parameters.leaves)]
-    u, v = carrier_factors(leaf.seed, *block.shape)
-    # A comparison with NaN is False, and so is one with a tie: both are misses.
-    return mark_bit(claim.beta, claim.key_root, leaf.index, leaf.seed) * float(np.dot(u @ block, v)) > 0
+def _null(claim: Claim, channel: str, trials: int) -> tuple[Trials, ...]:
+    triggers = claim.parameters.triggers
+    return trigger_null(triggers, trials) if triggers and channel == "triggers" else ()
+
+
+def _opened(claim: Claim, channel: str) -> list[int]:
+    """The leaves of ``channel`` that had to be opened: its number of trials."""
+    own = claim.parameters.leaves_of(channel)
+    return [index for index in claim.expected if index in own]
+
+
+def _leaves(claim: Claim, channel: str) -> list[LeafOpening]:
+    own = claim.parameters.leaves_of(channel)
+    return [leaf for leaf in claim.leaves if leaf.index in own]
+
+
+def _testable(court: Court, channel: str) -> bool:
+    asked = {"weights": True, "triggers": court.network is not None}
+    return asked.get(channel, court.network is not None and court.probes is not None)

@@ -2,12 +2,11 @@
 
 A leaf is (seed, salt), 32 bytes each. Its digest is ``pol.merkle.leaf_digest("aiarena/watermark-leaf/v1", i, seed ||
 salt)``, and ``key_root`` is the root record over all of them. Leaves come from one 32-byte master secret by
-HKDF-SHA256, so the key file is small, and an opened leaf says nothing about the others.
+HKDF-SHA256, so the key file is small, and an opened leaf says nothing about the others. The file is encrypted.
 """
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -18,19 +17,20 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from pol.encoding import Json, canonical_json, fields, from_hex, integer, parse_canonical_json, to_hex, u64
-from pol.errors import CannotRun, ProofError, SpecError
+from pol.encoding import Json, fields, from_hex, integer, to_hex, u64
+from pol.errors import ProofError, SpecError
 from pol.merkle import MAX_DEPTH, MerkleProof, MerkleTree, leaf_digest, root_from_proof
 from watermark._namesake import require_ours
+from watermark.keyfile import DEFAULT_COST, Cost, Passphrase, SecretFile, passphrase_from_environment
 
 require_ours()
 
 LEAF_DOMAIN: Final = "aiarena/watermark-leaf/v1"
 SECRET_INFO: Final = b"aiarena/watermark-leaf-secret/v1"
-KEY_FORMAT: Final = "aiarena.watermark-key/1"
 SECRET_BYTES: Final = 32
+KEY_BYTES: Final = SECRET_BYTES + 8
 MAX_LEAVES: Final = 1 << 16
-_MAX_KEY_FILE: Final = 4096
+KEY_FILE: Final = SecretFile("aiarena.watermark-key/2", "watermark key", KEY_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,33 +121,38 @@ class WatermarkKey:
         """The openings of these leaves, in the order asked for; raises ``IndexError`` for a leaf there is not."""
         return tuple(self._open(index) for index in indices)
 
-    def save(self, path: Path) -> None:
-        """Write the key as canonical JSON, mode 0600; raises :class:`CannotRun` rather than overwrite a file.
-
-        The file is not encrypted: whoever reads it can find the mark and erase it. Keep it like a private SSH key.
-        """
-        value: Json = {"format": KEY_FORMAT, "master": to_hex(self.master), "leaves": self.leaf_count}
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            reason = f"{error.strerror}; a key is never overwritten"
-            raise CannotRun(f"{path}: cannot write the watermark key ({reason})") from error
-        with os.fdopen(handle, "wb") as file:
-            file.write(canonical_json(value))
+    def to_bytes(self) -> bytes:
+        """The whole secret, 40 bytes: ``master || u64(leaf_count)``. Whoever has it can find the mark and erase it."""
+        return self.master + u64(self.leaf_count)
 
     @classmethod
-    def load(cls, path: Path) -> WatermarkKey:
-        """Read :meth:`save`'s file; raises :class:`CannotRun` if there is none, :class:`ProofError` if malformed."""
-        try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_KEY_FILE)
-        except OSError as error:
-            raise CannotRun(f"{path}: cannot read the watermark key ({error.strerror})") from error
-        item = fields(parse_canonical_json(data, where=str(path)), {"format", "master", "leaves"}, where=str(path))
-        if item["format"] != KEY_FORMAT:
-            raise ProofError(f"{path}: not a watermark key of format {KEY_FORMAT}")
-        leaf_count = integer(item["leaves"], where=f"{path}: leaves", low=1, high=MAX_LEAVES)
-        return cls(from_hex(item["master"], where=f"{path}: master"), leaf_count)
+    def from_bytes(cls, data: bytes, *, where: str) -> WatermarkKey:
+        """Inverse of :meth:`to_bytes`; raises :class:`ProofError` for anything else."""
+        leaf_count = int.from_bytes(data[SECRET_BYTES:], "big")
+        if len(data) != KEY_BYTES or not 1 <= leaf_count <= MAX_LEAVES:
+            raise ProofError(f"{where}: not the {KEY_BYTES} bytes of a watermark key (1 to {MAX_LEAVES} leaves)")
+        return cls(data[:SECRET_BYTES], leaf_count)
+
+    def save(
+        self, path: Path, passphrase: Passphrase = passphrase_from_environment, *, cost: Cost = DEFAULT_COST
+    ) -> None:
+        """Write the key to a new file, encrypted under a passphrase (:mod:`watermark.keyfile`), mode 0600.
+
+        The file says its ``key_root`` in the clear. Raises :class:`CannotRun` rather than overwrite a file.
+        """
+        KEY_FILE.write(path, self.to_bytes(), self.root, passphrase, cost)
+
+    @classmethod
+    def load(cls, path: Path, passphrase: Passphrase = passphrase_from_environment) -> WatermarkKey:
+        """Read :meth:`save`'s file.
+
+        Raises :class:`CannotRun` if there is none or the passphrase is wrong, :class:`ProofError` if it is damaged.
+        """
+        secret, root = KEY_FILE.read(path, passphrase)
+        key = cls.from_bytes(secret, where=str(path))
+        if key.root != root:
+            raise ProofError(f"{path}: the key in it is not the one with root {to_hex(root)}")
+        return key
 
     @cached_property
     def _tree(self) -> MerkleTree:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from chain.client import ArenaClient
 from chain.commitments import new_salt
 from chain.types import FINAL_ROUND, CaseVerdict
-from challenge.claims import TiedClaim, read_claim
+from challenge.claims import read_claim
 from challenge.demo.mallory import disguise, forge
 from challenge.demo.setting import (
     BLOCKS_TO_BEACON,
@@ -25,18 +25,22 @@ from challenge.demo.setting import (
 from challenge.demo.trainer import Submitted, claim_watermark, mark_and_commit, register, reveal, train
 from challenge.dispute import answer_case, judge_case, vote
 from challenge.scoring import score_model
+from challenge.sealed import read_sealed_claim, seal_claim
 from challenge.segments import Policy
 from challenge.verdict import Verdict
 from challenge.verify import verify
 from pol.data import Dataset, digits
 from pol.state import from_safetensors
+from pol.store import write_atomically
+from watermark.sealing import JurorKey
 
 CONTRACTS = ("vault", "escrow", "challenges")
 
 
 @dataclass
 class Story:
-    """What happened: balances in wei by person or contract, verdicts, cases, the folders and the chain left behind."""
+    """What happened: balances in wei by person or contract, verdicts, cases, and the folders, chain and (secret) keys
+    left behind."""
 
     setting: Setting
     before: dict[str, int] = field(default_factory=dict)
@@ -46,6 +50,7 @@ class Story:
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     cases: dict[str, CaseVerdict] = field(default_factory=dict)
     claims: dict[str, Path] = field(default_factory=dict)
+    submissions: dict[str, Submitted] = field(default_factory=dict)
     rewards: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -64,11 +69,11 @@ def play(runs: Path, say: Callable[[str], None]) -> Story:
     story.supply_before = setting.clients[CREATOR].token.total_supply()
     say("Act 2: three trainers and four validators stake, two delegators lend")
     stake_everyone(setting)
-    submissions = _first_round(setting)
-    submissions["mallory"] = _second_round(setting, submissions["alice"])
+    story.submissions = _first_round(setting)
+    story.submissions["mallory"] = _second_round(setting, story.submissions["alice"])
     _final_validation(setting)
     story.rewards = {n: setting.clients[n].escrow.allocated(setting.task_id, setting.address(n)) for n in TRAINERS}
-    _challenging(setting, story, submissions)
+    _challenging(setting, story)
     _close(setting)
     story.after = _balances(setting)
     story.supply_after = setting.clients[CREATOR].token.total_supply()
@@ -184,27 +189,27 @@ def _final_cid(client: ArenaClient, task_id: int) -> str:
     return str(next(iter(client.arena.events("FinalSetOpened", taskId=task_id))).args["cid"])
 
 
-def _challenging(setting: Setting, story: Story, submissions: dict[str, Submitted]) -> None:
+def _challenging(setting: Setting, story: Story) -> None:
     say, vera = setting.say, setting.clients["vera"]
     say("Act 6: the challenging phase. The watermark beacon is drawn, Alice and Bob open the leaves it picks")
     setting.wait_until(vera.arena.phase_times(setting.task_id).challenge_from)
     vera.arena.request_opening_beacon(setting.task_id)
     setting.chain.mine(BLOCKS_TO_BEACON)
     vera.arena.latch_opening_beacon(setting.task_id)
-    story.claims = {name: claim_watermark(setting, submissions[name]) for name in ("alice", "bob")}
+    story.claims = {name: claim_watermark(setting, story.submissions[name]) for name in ("alice", "bob")}
     claims = {name: read_claim(folder) for name, folder in story.claims.items()}
     for name in TRAINERS:
         story.verdicts[name] = verify(setting.runs / name, Policy(), claims=list(claims.values()), chain=vera)
         say(f"  vera runs challenge verify {setting.runs / name}: {_one_line(story.verdicts[name])}")
     say("  vera challenges Mallory; wanda, without a reason, challenges Alice")
-    story.cases["mallory"] = _case(setting, "vera", "mallory", list(claims.values()))
-    story.cases["alice"] = _case(setting, "wanda", "alice", list(claims.values()))
+    evidence = claims["alice"].claim.digest
+    story.cases["mallory"] = _case(setting, "vera", "mallory", evidence, list(story.claims.values()))
+    story.cases["alice"] = _case(setting, "wanda", "alice", evidence, list(story.claims.values()))
 
 
-def _case(setting: Setting, challenger: str, trainer: str, claims: Sequence[TiedClaim]) -> CaseVerdict:
-    """One case from opening to settlement; the other validators are its jury."""
+def _case(setting: Setting, challenger: str, trainer: str, evidence: bytes, claims: Sequence[Path]) -> CaseVerdict:
+    """One case from opening to settlement; the other validators are its jury, and ``claims`` are sealed to them."""
     say, client = setting.say, setting.clients[challenger]
-    evidence = claims[0].claim.digest
     case_id = client.challenges.open_case(
         setting.task_id, setting.address(trainer), evidence, bond=setting.terms.challenge_bond
     )
@@ -214,12 +219,15 @@ def _case(setting: Setting, challenger: str, trainer: str, claims: Sequence[Tied
     say(f"  case {case_id}, {challenger} against {trainer}: a later block drew segments {drawn}")
     answer_case(setting.clients[trainer], case_id, setting.runs / trainer, setting.store)
     case = client.challenges.case(case_id)
+    keys = {juror: JurorKey.generate() for juror in VALIDATORS if juror != challenger}
+    sealed = [_sealed(claim, keys, case_id) for claim in claims]
+    say(f"    the claims are sealed to {', '.join(keys)}, for this case only")
     votes = {}
-    for juror in VALIDATORS:
-        if juror != challenger:
-            verdict = judge_case(setting.clients[juror], case_id, setting.store, claims=claims)
-            votes[juror] = vote(setting.clients[juror], case_id, verdict)
-            say(f"    {juror} replays the opened segments: {_one_line(verdict)}")
+    for juror, key in keys.items():
+        opened = [read_sealed_claim(path, key, case=case_id) for path in sealed]
+        verdict = judge_case(setting.clients[juror], case_id, setting.store, claims=opened)
+        votes[juror] = vote(setting.clients[juror], case_id, verdict)
+        say(f"    {juror} replays the opened segments: {_one_line(verdict)}")
     setting.wait_until(case.commit_by)
     for juror, cast in votes.items():
         if cast:
@@ -229,6 +237,13 @@ def _case(setting: Setting, challenger: str, trainer: str, claims: Sequence[Tied
     outcome = client.challenges.settle(case_id)
     say(f"  case {case_id} is {outcome.name}")
     return outcome
+
+
+def _sealed(claim: Path, keys: Mapping[str, JurorKey], case_id: int) -> Path:
+    """The claim as its owner hands it to the jurors of one case."""
+    path = claim.with_name(f"{claim.name}-case-{case_id}.sealed")
+    write_atomically(path, seal_claim(claim, [key.public for key in keys.values()], case=case_id))
+    return path
 
 
 def _close(setting: Setting) -> None:

@@ -130,7 +130,7 @@ def reveal(setting: Setting, submitted: Submitted) -> None:
 
 
 def claim_watermark(setting: Setting, submitted: Submitted) -> Path:
-    """Open the leaves that the task's beacon drew, in a folder that others can check models with."""
+    """Open the leaves that the task's beacon drew, in a signed folder that others can check models with."""
     entry, mark = submitted.entry, submitted.proof.submission
     assert mark is not None and mark.beta is not None
     beacon = setting.clients[entry.name].arena.opening_beacon(setting.task_id).value
@@ -138,7 +138,7 @@ def claim_watermark(setting: Setting, submitted: Submitted) -> Path:
     state = trunk_end(submitted.proof, entry.folder)
     claim = Claim.make(entry.key, mark.beta, DEFAULT_PARAMETERS, groups, model_tensors(state))
     folder = setting.runs / f"{entry.name}-claim"
-    write_claim(folder, claim, entry.spec, state)
+    write_claim(folder, claim, entry.spec, state, setting.clients[entry.name].account)
     return folder
 
 

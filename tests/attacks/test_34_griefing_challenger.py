@@ -24,6 +24,7 @@ import numpy as np
 import pytest
 import torch
 
+from chain.accounts import dev_account
 from challenge.claims import TiedClaim, read_claim, write_claim
 from challenge.demo.story import Story
 from challenge.segments import Policy
@@ -35,9 +36,10 @@ from pol.spec import WatermarkPromise
 from pol.state import Tensors, from_safetensors
 from tests.attacks.judging import judged
 from watermark import DEFAULT_PARAMETERS, Claim, WatermarkKey, detect
-from watermark.carrier import carrier_factors, mark_bit
+from watermark.bits import mark_bit
+from watermark.weights.carriers import carrier_factors
 
-CARRIER, GROUPS, TRIES = DEFAULT_PARAMETERS.tensor, tuple(range(32)), 4000
+CARRIER, GROUPS, TRIES = DEFAULT_PARAMETERS.weights.tensors[0], tuple(range(32)), 4000
 
 
 def arranged_rows(weight: np.ndarray, key: WatermarkKey, beta: bytes, dice: np.random.Generator) -> list[int]:
@@ -72,9 +74,10 @@ def made_up(story: Story, tmp_path_factory: pytest.TempPathFactory) -> TiedClaim
     claim = Claim.make(key, beta, DEFAULT_PARAMETERS, GROUPS, reference)
     promise = WatermarkPromise(key_root=key.root, parameters=DEFAULT_PARAMETERS.to_json())
     state = {f"model/{name}": value for name, value in reference.items()} | {"scalars": torch.zeros(1)}
-    accusers_spec = replace(proof.spec, watermark=promise, trainer=b"\2" * 20)
+    accuser = dev_account(99)
+    accusers_spec = replace(proof.spec, watermark=promise, trainer=bytes.fromhex(accuser.address[2:]))
     folder = tmp_path_factory.mktemp("made up") / "claim"
-    write_claim(folder, claim, accusers_spec, state)
+    write_claim(folder, claim, accusers_spec, state, accuser)
     return read_claim(folder)
 
 
@@ -110,7 +113,7 @@ def test_leaves_left_out_of_a_copied_claim_do_not_speak_against_its_owner(story:
 def test_two_claims_of_the_owner_may_share_leaves(story: Story) -> None:
     alices = read_claim(story.claims["alice"])
     first = alices.claim.groups[:3]
-    leaves = tuple(leaf for leaf in alices.claim.leaves if leaf.index // DEFAULT_PARAMETERS.leaves in first)
+    leaves = tuple(leaf for leaf in alices.claim.leaves if leaf.index // DEFAULT_PARAMETERS.weights.leaves in first)
     part = replace(alices, claim=replace(alices.claim, groups=first, leaves=leaves))
     verdict = judged(story.runs / "alice", Policy(segments=[0]), claims=[part, alices])
     assert not [finding for finding in verdict.findings if finding.code is ExitCode.MALFORMED]

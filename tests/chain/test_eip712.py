@@ -1,5 +1,7 @@
 """EIP-712: an encoding written out here and held by the standard's own example, and no second form of a signature."""
 
+from dataclasses import replace
+
 import pytest
 from eth_abi.abi import encode
 from eth_keys.datatypes import PrivateKey
@@ -8,15 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chain.accounts import dev_account
-from chain.eip712 import (
-    CURVE_ORDER,
-    Domain,
-    ManifestMessage,
-    recover_manifest,
-    sign_manifest,
-    signing_digest,
-    typed_data,
-)
+from chain.eip712 import CURVE_ORDER, ClaimMessage, Domain, ManifestMessage, recover, sign, signing_digest, typed_data
 from chain.errors import BadSignature
 
 TRAINER = dev_account(0)
@@ -39,12 +33,32 @@ MESSAGE = ManifestMessage(
     model_digest=b"\3" * 32,
     manifest_digest=b"\4" * 32,
 )
+claims = st.builds(
+    ClaimMessage,
+    trainer=st.just(TRAINER.address),
+    task_id=st.integers(0, 2**256 - 1),
+    spec_digest=digests,
+    key_root=digests,
+    parameters_digest=digests,
+)
+CLAIM = ClaimMessage(
+    trainer=TRAINER.address,
+    task_id=7,
+    spec_digest=b"\1" * 32,
+    key_root=b"\2" * 32,
+    parameters_digest=b"\3" * 32,
+)
 
 
 DOMAIN_TYPE = "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"
 MANIFEST_TYPE = (
     "ProofManifest(uint256 taskId,address trainer,bytes32 specDigest,bytes32 transcriptDigest,"
     "bytes32 modelDigest,bytes32 manifestDigest)"
+)
+
+
+CLAIM_TYPE = (
+    "WatermarkClaim(address trainer,uint256 taskId,bytes32 specDigest,bytes32 keyRoot,bytes32 parametersDigest)"
 )
 
 
@@ -62,6 +76,12 @@ def manifest_digest(message):
     types = ("uint256", "address", "bytes32", "bytes32", "bytes32", "bytes32")
     digests = (message.spec_digest, message.transcript_digest, message.model_digest, message.manifest_digest)
     return struct_digest(MANIFEST_TYPE, types, (message.task_id, message.trainer, *digests))
+
+
+def claim_digest(message):
+    digests = (message.spec_digest, message.key_root, message.parameters_digest)
+    types = ("address", "uint256", "bytes32", "bytes32", "bytes32")
+    return struct_digest(CLAIM_TYPE, types, (message.trainer, message.task_id, *digests))
 
 
 def test_the_standards_mail_example():
@@ -93,19 +113,26 @@ def test_the_standards_mail_example():
 
 
 @settings(max_examples=20)
-@given(messages)
-def test_the_manifest_is_encoded_as_the_standard_says(message):
+@given(st.one_of(messages, claims))
+def test_a_message_is_encoded_as_the_standard_says(message):
+    struct = claim_digest(message) if isinstance(message, ClaimMessage) else manifest_digest(message)
     signable = typed_data(DOMAIN, message)
     assert signable.header == separator(DOMAIN)
-    assert signable.body == manifest_digest(message)
-    digest = keccak(b"\x19\x01" + separator(DOMAIN) + manifest_digest(message))
+    assert signable.body == struct
+    digest = keccak(b"\x19\x01" + separator(DOMAIN) + struct)
     assert signing_digest(DOMAIN, message) == digest
     v, r, s = PrivateKey(TRAINER.key).sign_msg_hash(digest).vrs
-    assert sign_manifest(TRAINER, DOMAIN, message) == r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([v + 27])
+    assert sign(TRAINER, DOMAIN, message) == r.to_bytes(32, "big") + s.to_bytes(32, "big") + bytes([v + 27])
 
 
-def test_recovers_the_trainer():
-    assert recover_manifest(sign_manifest(TRAINER, DOMAIN, MESSAGE), DOMAIN, MESSAGE) == TRAINER.address
+@pytest.mark.parametrize("message", [MESSAGE, CLAIM], ids=["manifest", "claim"])
+def test_recovers_the_trainer(message):
+    assert recover(sign(TRAINER, DOMAIN, message), DOMAIN, message) == TRAINER.address
+
+
+def test_a_signature_under_one_message_is_none_under_another():
+    for signed, shown in ((MESSAGE, CLAIM), (CLAIM, MESSAGE), (CLAIM, replace(CLAIM, key_root=bytes(32)))):
+        assert recover(sign(TRAINER, DOMAIN, signed), DOMAIN, shown) != TRAINER.address
 
 
 @pytest.mark.parametrize(
@@ -117,16 +144,16 @@ def test_recovers_the_trainer():
     ids=["other chain", "other arena"],
 )
 def test_a_signature_is_worth_nothing_elsewhere(other):
-    assert recover_manifest(sign_manifest(TRAINER, DOMAIN, MESSAGE), other, MESSAGE) != TRAINER.address
+    assert recover(sign(TRAINER, DOMAIN, MESSAGE), other, MESSAGE) != TRAINER.address
 
 
 def test_nobody_signs_for_another_trainer():
     with pytest.raises(ValueError, match="names trainer"):
-        sign_manifest(dev_account(1), DOMAIN, MESSAGE)
+        sign(dev_account(1), DOMAIN, MESSAGE)
 
 
 def twisted(change):
-    signature = sign_manifest(TRAINER, DOMAIN, MESSAGE)
+    signature = sign(TRAINER, DOMAIN, MESSAGE)
     r, s, v = signature[:32], int.from_bytes(signature[32:64], "big"), signature[64]
     return change(r, s, v)
 
@@ -149,11 +176,11 @@ def twisted(change):
 )
 def test_refuses_what_is_not_canonical(change):
     with pytest.raises(BadSignature):
-        recover_manifest(twisted(change), DOMAIN, MESSAGE)
+        recover(twisted(change), DOMAIN, MESSAGE)
 
 
 def test_a_point_that_is_not_on_the_curve_is_a_bad_signature():
     # x = 5 has no point on secp256k1: 5^3 + 7 is not a square there.
     forged = (5).to_bytes(32, "big") + (1).to_bytes(32, "big") + bytes([27])
     with pytest.raises(BadSignature):
-        recover_manifest(forged, DOMAIN, MESSAGE)
+        recover(forged, DOMAIN, MESSAGE)

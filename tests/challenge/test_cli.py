@@ -163,4 +163,4 @@ def test_a_plan_takes_the_segments_of_a_proof() -> None:
 
 def test_help_shows_every_command() -> None:
     shown = " ".join(challenge("--help").stdout.split())
-    assert all(command in shown for command in ("verify", "inspect", "plan"))
+    assert all(command in shown for command in ("verify", "inspect", "plan", "juror-key", "seal"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from chain.types import Beacon
 from challenge.claims import OPENED_GROUPS, TiedClaim, read_claim
 from challenge.demo.story import Story
 from challenge.onchain import check_claim_on_chain, check_run_on_chain
@@ -18,6 +20,7 @@ from challenge.verdict import ExitCode, Outcome, Verdict
 from challenge.verify import foreign_claims, own_claims, verify
 from pol import Proof
 from pol.errors import CannotRun
+from watermark import Claim
 
 ONE = Policy(segments=[0])
 
@@ -194,3 +197,58 @@ def test_a_claim_that_was_not_promised_does_not_count(
 ) -> None:
     sound, notes = counts(story, change(alices), "mallory")
     assert not sound and why in notes[0]
+
+
+# One opening of a key, drawn by the task's beacon
+
+
+def opening(story: Story, groups: Iterable[int]) -> TiedClaim:
+    """Alice's own and sound claim with these groups open: nobody else has the key for it."""
+    tied, key = read_claim(story.claims["alice"]), story.submissions["alice"].entry.key
+    claim = tied.claim
+    return replace(tied, claim=Claim.make(key, claim.beta, claim.parameters, list(groups), claim.theta_ref))
+
+
+def other_groups(story: Story) -> list[int]:
+    drawn = read_claim(story.claims["alice"]).claim
+    return [group for group in range(drawn.parameters.groups) if group not in drawn.groups]
+
+
+def test_a_second_opening_of_the_same_key_convicts_nobody(story: Story, alices: TiedClaim) -> None:
+    """Alice opens what the beacon left closed, or some of what it drew, or that in another order."""
+    drawn = alices.claim.groups
+    assert counts(story, opening(story, drawn), "mallory") == (True, []), "the honest twin"
+    for groups in (other_groups(story), drawn[:16], drawn[::-1], [*drawn, other_groups(story)[0]]):
+        second = opening(story, groups)
+        second.claim.check()
+        sound, notes = counts(story, second, "mallory")
+        assert not sound and "groups the task's beacon drew" in notes[0]
+    second = opening(story, other_groups(story))
+    verdict = verify(story.runs / "mallory", ONE, claims=[second], chain=story.setting.clients["vera"])
+    assert verdict.watermarks[0]["found"], "the statistics alone would convict"
+    assert ExitCode.WATERMARK not in {finding.code for finding in verdict.findings}
+
+
+def test_nor_does_a_trainer_choose_what_it_opens_of_its_own(story: Story, alices: TiedClaim) -> None:
+    """Or it would embed few groups and open those."""
+    chain = story.setting.clients["vera"]
+    chosen = verify(story.runs / "alice", ONE, claims=[opening(story, other_groups(story))], chain=chain)
+    assert not chosen.watermarks and any("groups the task's beacon drew" in note for note in chosen.limits)
+    drawn = verify(story.runs / "alice", ONE, claims=[alices], chain=chain)
+    assert drawn.watermarks[0]["own"] and drawn.watermarks[0]["found"], "the honest twin"
+
+
+def test_before_the_beacon_is_drawn_nothing_is_to_be_opened(story: Story, alices: TiedClaim) -> None:
+    class Undrawn:
+        """The chain as it was before the opening beacon."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(story.setting.clients["vera"].arena, name)
+
+        def opening_beacon(self, task_id: int) -> Beacon:
+            return Beacon(value=bytes(32), block=0)
+
+    chain = SimpleNamespace(arena=Undrawn())
+    verdict, proof = Verdict(), Proof.read(story.runs / "mallory")
+    assert not check_claim_on_chain(alices, proof, chain, verdict)  # type: ignore[arg-type]
+    assert "not drawn yet" in verdict.limits[0]

@@ -17,8 +17,8 @@ from pol.proof import states_of
 from pol.state import from_safetensors
 from tests.watermark import digits
 from tests.watermark.test_null import wrong_keys
-from watermark import Claim, Evidence, LeafOpening, align, detect
-from watermark.detect import count_matches
+from watermark import Claim, Evidence, LeafOpening, detect
+from watermark.detect import count_matches, read
 
 BURN, SLASHED, BOND, ANSWER_COST = Fraction(1, 10), STAKES["mallory"], tokens(50), tokens(5) * 4
 INNOCENTS, WRONG_KEYS = 50, 1000
@@ -106,12 +106,12 @@ def test_alices_mark_is_not_in_bobs_model(story: Story, claim: Claim) -> None:
 def test_alices_mark_is_in_none_of_fifty_other_models(claim: Claim) -> None:
     models = digits.train_many(range(500, 500 + INNOCENTS), (64, 512, 512, 10), steps=40, rate=2e-3)
     assert min(digits.accuracy(model) for model in models) > 0.8
-    weights = [align(model, claim.theta_ref)[claim.parameters.tensor].numpy() for model in models]
+    weights = [read(model, claim) for model in models]
     assert min(Evidence(count_matches(weight, claim), 256).log2_p for weight in weights) > -20
 
 
 def test_a_thousand_wrong_keys_find_nothing_in_alices_model(story: Story, claim: Claim) -> None:
-    weight = align(submitted_model(story, "alice"), claim.theta_ref)[claim.parameters.tensor].numpy()
+    weight = read(submitted_model(story, "alice"), claim)
     assert count_matches(weight, claim) == 256  # the honest twin
     for key in wrong_keys(0, WRONG_KEYS):
         leaves = tuple(LeafOpening(leaf.index, leaf.seed, leaf.salt, ()) for leaf in key.leaves)

@@ -23,10 +23,10 @@ from chain.commitments import (
     submission_commitment,
     vote_commitment,
 )
-from chain.eip712 import recover_manifest, signing_digest, typed_data
+from chain.eip712 import recover, signing_digest, typed_data
 from challenge.dispute import _nothing_to_replay
 from challenge.segments import _judge
-from challenge.signing import manifest_domain, manifest_message, sign_proof
+from challenge.signing import claim_message, domain_of, manifest_domain, manifest_message, sign_claim, sign_proof
 from challenge.verdict import ExitCode, Outcome, Verdict
 from pol.data import Dataset, batch_root, built_in
 from pol.encoding import canonical_json, float_text, to_hex
@@ -42,9 +42,10 @@ from pol.tensors import DTYPES, tensor_header, tensor_root, tensors_digest
 from pol.transcript import Anchor, transcript_digest
 from tests.golden.reference import raw, unhex
 from watermark import Claim, MarkParameters, WatermarkKey, opening_groups
-from watermark.carrier import carrier_factors, mark_bit
-from watermark.embed import embed_group
+from watermark.bits import mark_bit
 from watermark.key import Leaf, LeafOpening
+from watermark.weights.carriers import carrier_factors
+from watermark.weights.embed import embed_group
 
 FOLDER = Path(__file__).parent / "proof-v1"
 TORCH_DTYPES = {name: dtype for dtype, name in DTYPES.items()}
@@ -164,7 +165,7 @@ def _signed_manifest(value: dict) -> dict:
     proof, account = _proof_of(value["manifest"]), account_from_key(value["private_key"])
     domain, message = manifest_domain(proof), manifest_message(proof)
     signature = sign_proof(proof, account)
-    assert recover_manifest(signature, domain, message) == account.address
+    assert recover(signature, domain, message) == account.address
     return {
         "trainer": account.address.lower(),
         "spec_digest": to_hex(proof.spec.digest),
@@ -174,6 +175,17 @@ def _signed_manifest(value: dict) -> dict:
         "struct_digest": to_hex(typed_data(domain, message).body),
         "signing_digest": to_hex(signing_digest(domain, message)),
         "signature": to_hex(signature),
+    }
+
+
+def _signed_claim(value: dict) -> dict:
+    spec, account = TrainingSpec.from_json(value["spec"]), account_from_key(value["private_key"])
+    assert spec.task and spec.watermark
+    parameters = MarkParameters.from_json(spec.watermark.parameters, where="parameters").digest
+    signable = typed_data(domain_of(spec.task), claim_message(spec, spec.task, parameters))
+    return {
+        "struct_digest": to_hex(signable.body),
+        "signature": to_hex(sign_claim(spec, parameters, account) or b""),
     }
 
 
@@ -265,6 +277,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "reproduction": _reproduction,
     "no_reproduction": _no_reproduction,
     "signed_manifest": _signed_manifest,
+    "signed_claim": _signed_claim,
     "submission": _submission_commitment,
     "scores": _scores_commitment,
     "vote": _vote_commitment,

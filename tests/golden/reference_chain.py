@@ -112,6 +112,13 @@ def struct_digest(type_text: str, *values: object) -> bytes:
     return keccak256(keccak256(type_text.encode()) + b"".join(map(word, values)))
 
 
+def separator_of(task: dict) -> bytes:
+    return struct_digest(
+        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)",
+        keccak256(b"AIArena"), keccak256(b"1"), task["chain_id"], unhex(task["arena"]),
+    )  # fmt: skip
+
+
 def signed_manifest(value: dict) -> dict:
     """Section 8 for an unsigned manifest of a task and a private key."""
     manifest, key = value["manifest"], int(value["private_key"], 16)
@@ -119,10 +126,7 @@ def signed_manifest(value: dict) -> dict:
     spec_digest = ref.json_digest("training-spec")(manifest["spec"])
     transcript = ref.transcript({"spec_digest": spec_digest, "anchors": manifest["anchors"]})
     manifest_digest = ref.json_digest("proof-manifest")(manifest)
-    separator = struct_digest(
-        "EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)",
-        keccak256(b"AIArena"), keccak256(b"1"), task["chain_id"], unhex(task["arena"]),
-    )  # fmt: skip
+    separator = separator_of(task)
     model = manifest["submission"]["model_digest"] if manifest["submission"] else hexed(bytes(32))
     struct = struct_digest(
         "ProofManifest(uint256 taskId,address trainer,bytes32 specDigest,bytes32 transcriptDigest,"
@@ -140,6 +144,19 @@ def signed_manifest(value: dict) -> dict:
         "signing_digest": hexed(message),
         "signature": hexed(sign(key, message)),
     }
+
+
+def signed_claim(value: dict) -> dict:
+    """Section 10 for a spec with a task and a watermark, and a private key."""
+    spec, key = value["spec"], int(value["private_key"], 16)
+    parameters = ref.json_digest("watermark-parameters")(spec["watermark"]["parameters"])
+    digests = (ref.json_digest("training-spec")(spec), spec["watermark"]["key_root"], parameters)
+    struct = struct_digest(
+        "WatermarkClaim(address trainer,uint256 taskId,bytes32 specDigest,bytes32 keyRoot,bytes32 parametersDigest)",
+        address(key), spec["task"]["task_id"], *map(unhex, digests),
+    )  # fmt: skip
+    message = keccak256(b"\x19\x01" + separator_of(spec["task"]) + struct)
+    return {"struct_digest": hexed(struct), "signature": hexed(sign(key, message))}
 
 
 def submission(v: dict) -> str:
@@ -173,6 +190,7 @@ def case(v: dict) -> dict:
 
 FUNCTIONS = {
     "signed_manifest": signed_manifest,
+    "signed_claim": signed_claim,
     "submission": submission,
     "scores": scores,
     "vote": vote,

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from chain.accounts import dev_account
+from challenge.branch import MAX_EMBED_CHANGE
 from challenge.claims import OPENED_GROUPS
 from challenge.segments import Policy
 from challenge.signing import signer_of
 from challenge.verdict import ExitCode
-from challenge.verify import MAX_EMBED_CHANGE, verify
+from challenge.verify import verify
 from pol.encoding import MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_JSON_VALUES, canonical_json, parse_canonical_json, to_hex
 from pol.errors import ProofError
 from pol.machine import MachineClass, this_machine

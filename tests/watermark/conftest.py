@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import pytest
 import torch
 
 from tests.watermark import digits
-from watermark import DEFAULT_PARAMETERS, Claim, MarkParameters, WatermarkKey, embed, opening_groups
+from watermark import DEFAULT_PARAMETERS, Claim, MarkParameters, WatermarkKey, embed, mlp_mark, opening_groups
 
 BETA = bytes(range(32))
 OPENING_BEACON = bytes(range(32, 64))
-SMALL = MarkParameters("layers.1.weight", groups=16, rows=16, leaves=16, margin=3.0)
+SMALL = mlp_mark("layers.1.weight", groups=16, rows=16, leaves=16, margin=3.0)
 SMALL_WIDTHS = (64, 256, 256, 10)
+
+
+def changed(parameters: MarkParameters, **change: Any) -> MarkParameters:
+    """Parameters of an MLP's mark with some of tensor, groups, rows, leaves and margin changed."""
+    (carrier,) = parameters.weights.carriers
+    old = {field.name: getattr(carrier, field.name) for field in fields(carrier)} | {
+        "leaves": parameters.weights.leaves
+    }
+    return mlp_mark(**(old | change))
+
+
+def block(parameters: MarkParameters, group: int) -> slice:
+    """The rows of the one carrier that ``group`` owns."""
+    return parameters.weights.place(group)[1]
 
 
 @dataclass(frozen=True)
@@ -29,10 +44,10 @@ class Owner:
     claim: Claim
 
 
-def make_owner(widths: tuple[int, ...], parameters: MarkParameters, opened: int, steps: int) -> Owner:
-    theta_0 = digits.initial(1, widths)
-    theta_ref = digits.train(theta_0, steps=steps, seed=1)
-    key = WatermarkKey(b"the owner's secret, 32 bytes ...", parameters.leaf_count)
+def make_owner(widths: tuple[int, ...], parameters: MarkParameters, opened: int, steps: int, seed: int = 1) -> Owner:
+    theta_0 = digits.initial(seed, widths)
+    theta_ref = digits.train(theta_0, steps=steps, seed=seed)
+    key = WatermarkKey(b"the owner's secret, 32 bytes .." + bytes([45 + seed]), parameters.leaf_count)
     groups = opening_groups(OPENING_BEACON, key.root, parameters.groups, opened)
     claim = Claim.make(key, BETA, parameters, groups, theta_ref)
     return Owner(theta_0, theta_ref, key, parameters, embed(theta_ref, key, BETA, parameters), claim)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,16 +10,19 @@ from hypothesis import strategies as st
 from pol.encoding import canonical_json, parse_canonical_json
 from pol.errors import ProofError, SpecError
 from tests.watermark import digits
-from watermark import DEFAULT_PARAMETERS, MarkParameters
-from watermark.carrier import carrier_factors, mark_bit
-from watermark.mlp import read_mlp
+from tests.watermark.conftest import block, changed
+from watermark import DEFAULT_PARAMETERS, MarkParameters, mlp_mark
+from watermark.bits import mark_bit
+from watermark.weights.carriers import carrier_factors
+from watermark.weights.layouts import layout_of
+from watermark.weights.mlp_layers import read_mlp
 
 BYTES32 = st.binary(min_size=32, max_size=32)
 
 
 @given(
     st.builds(
-        MarkParameters,
+        mlp_mark,
         tensor=st.sampled_from(["layers.1.weight", "layers.12.weight"]),
         groups=st.integers(1, 256),
         rows=st.integers(1, 256),
@@ -36,7 +37,7 @@ def test_parameters_survive_json(parameters: MarkParameters) -> None:
 
 def test_the_digest_binds_every_field() -> None:
     others = [
-        dataclasses.replace(DEFAULT_PARAMETERS, **change)
+        changed(DEFAULT_PARAMETERS, **change)
         for change in ({"tensor": "layers.2.weight"}, {"groups": 63}, {"rows": 16}, {"leaves": 7}, {"margin": 2.0})
     ]
     assert len({parameters.digest for parameters in (DEFAULT_PARAMETERS, *others)}) == 6
@@ -72,7 +73,7 @@ def test_other_parameters_are_refused(change: dict[str, object]) -> None:
 def test_leaves_and_rows_are_shared_out_to_groups_without_overlap() -> None:
     everything = range(DEFAULT_PARAMETERS.groups)
     assert DEFAULT_PARAMETERS.indices(everything) == list(range(512))
-    rows = [row for group in everything for row in range(512)[DEFAULT_PARAMETERS.block(group)]]
+    rows = [row for group in everything for row in range(512)[block(DEFAULT_PARAMETERS, group)]]
     assert rows == list(range(512))
     assert DEFAULT_PARAMETERS.indices([2, 0]) == [*range(16, 24), *range(8)]
     for group in (-1, 64):
@@ -90,10 +91,10 @@ def test_leaves_and_rows_are_shared_out_to_groups_without_overlap() -> None:
     ids=str,
 )
 def test_a_carrier_that_does_not_fit_is_refused(change: dict[str, object], reason: str) -> None:
-    layers = read_mlp(digits.initial(0), where="model")
-    assert DEFAULT_PARAMETERS.check_carrier(layers, where="model") == 1
+    layout, state = layout_of("mlp"), digits.initial(0)
+    layout.check(state, DEFAULT_PARAMETERS.weights.carriers, where="model")
     with pytest.raises(SpecError, match=reason):
-        dataclasses.replace(DEFAULT_PARAMETERS, **change).check_carrier(layers, where="model")
+        layout.check(state, changed(DEFAULT_PARAMETERS, **change).weights.carriers, where="model")
 
 
 def test_models_with_batch_norm_and_other_parts_are_refused_with_a_reason() -> None:

@@ -15,8 +15,8 @@ from pol.encoding import canonical_json
 from pol.errors import CannotRun, ProofError
 from pol.merkle import MerkleTree, leaf_digest
 from tests.watermark import digits, thief
-from tests.watermark.conftest import BETA, OPENING_BEACON, Owner
-from watermark import Claim, LeafOpening, MarkParameters, WatermarkKey, detect, opening_groups
+from tests.watermark.conftest import BETA, OPENING_BEACON, Owner, changed
+from watermark import Claim, LeafOpening, WatermarkKey, detect, mlp_mark, opening_groups
 
 BYTES32 = st.binary(min_size=32, max_size=32)
 
@@ -128,7 +128,7 @@ def test_the_digest_binds_all_of_it(small: Owner) -> None:
         dataclasses.replace(claim, key_root=bytes(32)),
         dataclasses.replace(claim, groups=claim.groups[::-1]),
         dataclasses.replace(claim, leaves=claim.leaves[1:]),
-        dataclasses.replace(claim, parameters=dataclasses.replace(claim.parameters, margin=2.0)),
+        dataclasses.replace(claim, parameters=changed(claim.parameters, margin=2.0)),
         dataclasses.replace(claim, theta_ref=moved),
     ]
     assert len({other.digest for other in (claim, *others)}) == 7
@@ -138,7 +138,7 @@ def test_the_digest_binds_all_of_it(small: Owner) -> None:
 
 
 def tiny_claim() -> Claim:
-    parameters = MarkParameters("layers.1.weight", groups=4, rows=2, leaves=2, margin=1.0)
+    parameters = mlp_mark("layers.1.weight", groups=4, rows=2, leaves=2, margin=1.0)
     key = WatermarkKey(bytes(32), 8)
     return Claim.make(key, BETA, parameters, [3], digits.initial(0, (1, 2048, 8, 2)))
 
@@ -164,7 +164,7 @@ def test_any_flipped_byte_of_the_json_is_refused_or_only_changes_beacon_or_margi
         except ProofError:
             continue
         survivors += 1
-        assert (loaded.beta, loaded.parameters.margin) != (claim.beta, claim.parameters.margin)
+        assert (loaded.beta, loaded.parameters.weights.carriers) != (claim.beta, claim.parameters.weights.carriers)
         assert loaded.digest != claim.digest
         same = dataclasses.replace(loaded, beta=claim.beta, parameters=claim.parameters)
         assert same.digest == claim.digest

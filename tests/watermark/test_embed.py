@@ -15,13 +15,14 @@ from scipy.optimize import lsq_linear
 
 from pol.errors import ProofError, SpecError
 from tests.watermark import digits, thief
-from tests.watermark.conftest import BETA, Owner
+from tests.watermark.conftest import BETA, Owner, block, changed
 from tests.watermark.digits import CARRIER
 from watermark import DEFAULT_PARAMETERS, WatermarkKey, detect, embed, embed_group, verify_embedding
-from watermark.carrier import carrier_factors, mark_bit
-from watermark.embed import carrier_sigma
+from watermark.bits import mark_bit
 from watermark.key import Leaf
-from watermark.least_norm import least_weights
+from watermark.weights.carriers import carrier_factors
+from watermark.weights.embed import carrier_sigma
+from watermark.weights.least_norm import least_weights
 
 BOUND = 0.25
 
@@ -125,18 +126,18 @@ def test_only_the_carrier_changes_and_theta_ref_is_left_alone(small: Owner) -> N
 
 def test_a_group_depends_on_its_own_leaves_alone(small: Owner) -> None:
     """Other leaves in every other group leave this group's block as it is, byte for byte."""
-    parameters, block = small.parameters, small.theta_ref[CARRIER].numpy()
-    margin = parameters.margin * carrier_sigma(block)
+    parameters, weight = small.parameters, small.theta_ref[CARRIER].numpy()
+    margin = parameters.weights.carriers[0].margin * carrier_sigma(weight)
     for group in (0, 7, 15):
-        rows = parameters.block(group)
+        rows = block(parameters, group)
         own = [small.key.leaves[index] for index in parameters.indices([group])]
-        alone = embed_group(block[rows], own, BETA, small.key.root, margin=margin)
+        alone = embed_group(weight[rows], own, BETA, small.key.root, margin=margin)
         assert alone.tobytes() == small.model[CARRIER].numpy()[rows].tobytes()
         assert alone.nbytes % 16384 == 0
 
 
 def test_rows_that_no_group_owns_are_untouched(small: Owner) -> None:
-    fewer = dataclasses.replace(small.parameters, groups=10)
+    fewer = changed(small.parameters, groups=10)
     model = embed(small.theta_ref, WatermarkKey(bytes(32), fewer.leaf_count), BETA, fewer)
     assert torch.equal(model[CARRIER][160:], small.theta_ref[CARRIER][160:])
     assert not torch.equal(model[CARRIER][150:160], small.theta_ref[CARRIER][150:160])
@@ -161,7 +162,8 @@ def findings(owner: Owner, model: digits.State, opened: tuple[int, ...] = (0, 3,
     promise = {
         "beta": BETA,
         "key_root": owner.key.root,
-        "parameters": owner.parameters,
+        "leaf_count": owner.parameters.leaf_count,
+        "mark": owner.parameters.weights,
         "theta_0": owner.theta_0,
         "bound": BOUND,
     }
@@ -192,12 +194,12 @@ def test_minus_zero_is_not_zero(small: Owner) -> None:
 
 def test_one_bit_in_an_opened_group_is_found(small: Owner) -> None:
     forged = thief.copy(small.model)
-    forged[CARRIER].view(torch.int32)[small.parameters.block(3)][5, 77] ^= 1
+    forged[CARRIER].view(torch.int32)[block(small.parameters, 3)][5, 77] ^= 1
     assert any("group 3" in finding for finding in findings(small, forged, bound=0.4))
 
 
 def test_one_bit_in_rows_that_nobody_owns_is_found(small: Owner) -> None:
-    fewer = dataclasses.replace(small.parameters, groups=10)
+    fewer = changed(small.parameters, groups=10)
     key = WatermarkKey(bytes(32), fewer.leaf_count)
     model = embed(small.theta_ref, key, BETA, fewer)
     honest = dataclasses.replace(small, key=key, parameters=fewer, model=model)
@@ -208,7 +210,7 @@ def test_one_bit_in_rows_that_nobody_owns_is_found(small: Owner) -> None:
 
 def test_a_large_change_in_groups_that_stay_closed_is_found(small: Owner) -> None:
     forged = thief.copy(small.model)
-    forged[CARRIER][small.parameters.block(8)] *= 4
+    forged[CARRIER][block(small.parameters, 8)] *= 4
     assert any("moved by" in finding for finding in findings(small, forged, bound=0.4))
 
 
@@ -217,10 +219,10 @@ def test_the_bound_is_a_bound(small: Owner, bound: float) -> None:
     assert any("moved by" in finding for finding in findings(small, small.model, bound=bound))
 
 
-@pytest.mark.parametrize("change", [{"beta": bytes(32)}, {"parameters": {"margin": 2.0}}], ids=str)
+@pytest.mark.parametrize("change", [{"beta": bytes(32)}, {"margin": 2.0}], ids=str)
 def test_another_beacon_or_margin_does_not_replay(small: Owner, change: dict[str, object]) -> None:
-    if isinstance(change.get("parameters"), dict):
-        change = {"parameters": dataclasses.replace(small.parameters, **change["parameters"])}  # type: ignore[arg-type]
+    if "margin" in change:
+        change = {"mark": changed(small.parameters, **change).weights}
     assert any("does not replay" in finding for finding in findings(small, small.model, bound=0.4, **change))
 
 

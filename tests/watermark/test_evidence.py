@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from fractions import Fraction
 
 import mpmath
 import pytest
@@ -11,9 +13,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from watermark import Evidence
-from watermark.evidence import tail_count
+from watermark.evidence import Trials, tail, tail_count
 
 counts = st.integers(0, 600).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials)))
+chances = st.fractions(min_value=Fraction(1, 50), max_value=Fraction(49, 50), max_denominator=50)
+laws = st.lists(st.builds(Trials, chances, st.integers(0, 3)), min_size=1, max_size=3).map(tuple)
 
 
 @given(counts)
@@ -90,3 +94,68 @@ def test_json_says_all_of_it() -> None:
     assert (report["matches"], report["trials"], report["tests"], report["accepted"]) == (256, 256, 4, True)
     assert float.fromhex(str(report["log2_p"])) == -256
     assert float.fromhex(str(report["log2_p_corrected"])) == -254
+
+
+def enumerated(matches: int, null: tuple[Trials, ...]) -> Fraction:
+    """P[X >= matches], by going through all outcomes one by one."""
+    each = [trials.chance for trials in null for _ in range(trials.count)]
+    total = Fraction(0)
+    for outcome in itertools.product((False, True), repeat=len(each)):
+        if sum(outcome) >= matches:
+            total += math.prod((p if hit else 1 - p for p, hit in zip(each, outcome, strict=True)), start=Fraction(1))
+    return total
+
+
+@given(laws, st.integers(-2, 14))
+def test_a_mixed_tail_is_the_sum_over_all_outcomes(null: tuple[Trials, ...], matches: int) -> None:
+    assert Fraction(*tail(matches, null)) == enumerated(matches, null)
+
+
+@given(laws)
+def test_the_order_of_the_trials_does_not_matter(null: tuple[Trials, ...]) -> None:
+    matches = sum(trials.count for trials in null) // 2
+    assert Fraction(*tail(matches, null)) == Fraction(*tail(matches, null[::-1]))
+
+
+@given(counts, st.integers(2, 1000))
+def test_labels_out_of_many_agree_with_scipy(count: tuple[int, int], classes: int) -> None:
+    matches, trials = count
+    evidence = Evidence(matches, trials, channel="triggers", null=(Trials(Fraction(1, classes), trials),))
+    expected = binom.logsf(matches - 1, trials, 1 / classes) / math.log(2)
+    if math.isfinite(expected):
+        assert evidence.log2_p == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+# Least hits for p <= 2^-64, by number of classes and of triggers.
+LEAST_HITS = {(2, 100): 93, (2, 256): 200, (10, 32): 26, (10, 64): 37, (10, 100): 46, (10, 256): 79, (100, 100): 20,
+              (1000, 100): 12, (32_000, 64): 7}  # fmt: skip
+
+
+@pytest.mark.parametrize(("classes", "trials"), LEAST_HITS)
+def test_published_thresholds_of_labels(classes: int, trials: int) -> None:
+    null, least = (Trials(Fraction(1, classes), trials),), LEAST_HITS[classes, trials]
+    assert Evidence(least, trials, channel="triggers", null=null).accepted
+    assert not Evidence(least - 1, trials, channel="triggers", null=null).accepted
+
+
+def test_a_mixed_law_decides_at_its_own_boundary() -> None:
+    null = (Trials(Fraction(1, 4), 31), Trials(Fraction(1, 2), 2))  # all of them: 2^-64
+    assert Evidence(33, 33, null=null).accepted
+    assert not Evidence(33, 33, tests=2, null=null).accepted
+    assert not Evidence(32, 33, null=null).accepted
+
+
+def test_a_null_hypothesis_about_something_else_is_refused() -> None:
+    for null in ((Trials(Fraction(1, 4), 9),), (Trials(Fraction(0), 10),), (Trials(Fraction(1), 10),)):
+        with pytest.raises(ValueError, match="null hypothesis"):
+            Evidence(3, 10, null=null)
+    assert Evidence(3, 10, null=(Trials(Fraction(1, 4), 10),)).trials == 10
+
+
+def test_json_states_the_null_hypothesis() -> None:
+    null = (Trials(Fraction(1, 10), 6), Trials(Fraction(1, 3), 4))
+    report = Evidence(7, 10, channel="triggers", null=null).to_json()
+    assert isinstance(report, dict)
+    assert report["channel"] == "triggers"
+    assert report["null"] == [{"chance": "1/10", "trials": 6}, {"chance": "1/3", "trials": 4}]
+    assert Evidence(7, 10).to_json()["null"] == [{"chance": "1/2", "trials": 10}]  # type: ignore[call-overload, index]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import stat
 from pathlib import Path
 
 import pytest
@@ -11,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pol.encoding import canonical_json, parse_canonical_json
-from pol.errors import CannotRun, ProofError, SpecError
+from pol.errors import ProofError, SpecError
 from pol.merkle import leaf_digest, merkle_root
 from watermark import LeafOpening, WatermarkKey
+from watermark.key import KEY_FILE
+from watermark.keyfile import Cost
 
+CHEAP = Cost(n=2)
 MASTER = bytes(range(32))
 KEY = WatermarkKey(MASTER, 12)
 
@@ -101,34 +103,37 @@ def test_other_json_is_refused(value: object) -> None:
         LeafOpening.from_json(value, where="here")  # type: ignore[arg-type]
 
 
-def test_a_key_file_is_private_small_and_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "key.json"
-    KEY.save(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert path.stat().st_size < 200
-    assert WatermarkKey.load(path).root == KEY.root
-    with pytest.raises(CannotRun, match="never overwritten"):
-        WatermarkKey.generate(12).save(path)
-    assert WatermarkKey.load(path).root == KEY.root
+def words() -> str:
+    return "twelve plain words"
 
 
-def test_a_broken_key_file_is_refused_and_a_missing_one_is_named(tmp_path: Path) -> None:
+def test_a_key_comes_back_from_its_file_and_no_secret_is_in_it(tmp_path: Path) -> None:
     path = tmp_path / "key.json"
-    with pytest.raises(CannotRun, match=r"key\.json"):
-        WatermarkKey.load(path)
-    KEY.save(path)
-    good = path.read_bytes()
-    for bad in (
-        b"",
-        good[:-1],
-        good + b" ",
-        good.replace(b"12", b"0"),
-        good.replace(b"key/1", b"key/2"),
-        b" " * 9999,
-    ):
-        path.write_bytes(bad)
-        with pytest.raises(ProofError):
-            WatermarkKey.load(path)
+    KEY.save(path, words, cost=CHEAP)
+    assert WatermarkKey.load(path, words) == KEY
+    assert KEY.root.hex().encode() in path.read_bytes()
+    assert MASTER.hex().encode() not in path.read_bytes() and MASTER not in path.read_bytes()
+
+
+def test_golden_key_file() -> None:
+    """A file that the first version wrote opens in every later one."""
+    assert WatermarkKey.load(Path(__file__).parent / "golden-key.json", words) == KEY
+
+
+def test_a_key_file_whose_public_root_is_of_another_key_is_refused(tmp_path: Path) -> None:
+    """Its writer knew the passphrase; the root is what the owner tells key files apart by."""
+    KEY_FILE.write(tmp_path / "key.json", KEY.to_bytes(), bytes(32), words, CHEAP)
+    with pytest.raises(ProofError, match="not the one with root"):
+        WatermarkKey.load(tmp_path / "key.json", words)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", MASTER, MASTER + bytes(8), MASTER + b"\xff" * 8, KEY.to_bytes() + b"\0"], ids=str
+)
+def test_other_bytes_are_no_key(data: bytes) -> None:
+    assert WatermarkKey.from_bytes(KEY.to_bytes(), where="here") == KEY
+    with pytest.raises(ProofError, match="here"):
+        WatermarkKey.from_bytes(data, where="here")
 
 
 def test_secrets_do_not_show_in_logs() -> None:

@@ -11,9 +11,10 @@ from scipy.stats import binom, kstest
 from tests.watermark import digits
 from tests.watermark.conftest import BETA, SMALL_WIDTHS, Owner
 from tests.watermark.digits import CARRIER, State
-from watermark import Claim, Evidence, LeafOpening, WatermarkKey, align, detect
+from watermark import Claim, Evidence, LeafOpening, WatermarkKey, detect
+from watermark.align import align
 from watermark.detect import count_matches
-from watermark.mlp import Array
+from watermark.weights.arrays import Array
 
 INNOCENTS = 50
 
@@ -51,20 +52,20 @@ def aligned(innocents: list[State], small: Owner) -> list[Array]:
 
 def test_a_thousand_wrong_keys_on_a_marked_model(small: Owner) -> None:
     weight = align(small.model, small.theta_ref)[CARRIER].numpy()
-    matches = [count_matches(weight, claim_of(key, small)) for key in wrong_keys(0, 1000)]
+    matches = [count_matches([weight], claim_of(key, small)) for key in wrong_keys(0, 1000)]
     assert_coin_flips(matches, 256)
-    assert count_matches(weight, small.claim) == 256  # the honest twin
+    assert count_matches([weight], small.claim) == 256  # the honest twin
 
 
 def test_fifty_innocent_models_after_alignment(small: Owner, aligned: list[Array]) -> None:
-    evidence = [Evidence(count_matches(weight, small.claim), 256) for weight in aligned]
+    evidence = [Evidence(count_matches([weight], small.claim), 256) for weight in aligned]
     assert min(item.log2_p for item in evidence) > -20
 
 
 def test_innocent_models_and_many_keys_give_uniform_p_values(small: Owner, aligned: list[Array]) -> None:
     """12 keys for each of 50 aligned innocents: 600 pairs."""
     matches = [
-        count_matches(weight, claim_of(key, small))
+        count_matches([weight], claim_of(key, small))
         for number, weight in enumerate(aligned)
         for key in wrong_keys(10_000 + 12 * number, 12)
     ]
@@ -75,7 +76,7 @@ def test_detect_agrees_on_innocents(small: Owner, innocents: list[State], aligne
     """The whole path, for a few of them: nothing is found, and the matches are those counted above."""
     for model, weight in list(zip(innocents, aligned, strict=True))[:4]:
         evidence = detect(model, [small.claim])[0]
-        assert evidence.matches == count_matches(weight, small.claim)
+        assert evidence.matches == count_matches([weight], small.claim)
         assert not evidence.accepted
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.watermark import digits, thief
-from tests.watermark.conftest import BETA, OPENING_BEACON, Owner
+from tests.watermark.conftest import BETA, OPENING_BEACON, Owner, block
 from tests.watermark.digits import CARRIER, PASS, State
 from watermark import DEFAULT_PARAMETERS, Claim, WatermarkKey, detect, embed, embed_group, opening_groups
 
@@ -67,7 +67,7 @@ def test_flipping_what_was_opened_leaves_the_rest(owner: Owner) -> None:
     erased = thief.copy(owner.model)
     weight = erased[CARRIER].numpy()
     for group in opened:
-        rows, leaves = owner.parameters.block(group), owner.key.open(owner.parameters.indices([group]))
+        rows, leaves = block(owner.parameters, group), owner.key.open(owner.parameters.indices([group]))
         weight[rows] = -embed_group(-weight[rows], leaves, BETA, owner.key.root, margin=0.05)
     assert digits.accuracy(erased) > 0.95
     assert detect(erased, [owner.claim])[0].matches == 0

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from pol.errors import SpecError
-
-State: TypeAlias = Mapping[str, torch.Tensor]
-Array: TypeAlias = npt.NDArray[np.float64]
-Float32s: TypeAlias = npt.NDArray[np.float32]
+from watermark.weights.arrays import Array, State, finite_array
 
 _EXPECTED = "a ReLU MLP has layers.<i>.weight and layers.<i>.bias only (models with batch-norm cannot be marked)"
 _NAME = re.compile(r"layers\.(0|[1-9][0-9]?)\.(weight|bias)")
@@ -58,16 +53,4 @@ def write_mlp(layers: tuple[Layer, ...]) -> dict[str, torch.Tensor]:
 
 
 def _layer(state: State, number: int, where: str) -> Layer:
-    return Layer(*(_array(state, f"layers.{number}.{part}", where) for part in Layer._fields))
-
-
-def _array(state: State, name: str, where: str) -> Array:
-    tensor = state.get(name)
-    if tensor is None:
-        raise SpecError(f"{where}: {name} is missing")
-    if not tensor.is_floating_point():
-        raise SpecError(f"{where}: {name} is {tensor.dtype}, not floating point")
-    if not bool(torch.isfinite(tensor).all()):
-        raise SpecError(f"{where}: {name} holds values that are not finite")
-    array: Array = tensor.detach().to("cpu", torch.float64).numpy()
-    return array
+    return Layer(*(finite_array(state, f"layers.{number}.{part}", where=where) for part in Layer._fields))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pol.errors import SpecError
-from watermark.mlp import Array
+from watermark.weights.arrays import Array
 
 _TOLERANCE = 2.0**-40
 _DEPENDENT = "the carriers of a group depend on each other linearly: use other seeds or fewer leaves a group"

@@ -1,0 +1,1 @@
+"""Does the watermark convict thieves, and never the innocent?"""

@@ -1,0 +1,142 @@
+"""From raw records to numbers: who was found, how much of a mark is left, and whether innocents are coin flips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import binom, kstest
+
+from experiments.attacks import ATTACKS
+from experiments.stolen_model.bench import OURS
+from experiments.stolen_model.store import Record
+from watermark.evidence import Evidence, Trials
+
+EXTRACTION: Final = "extraction"
+THRESHOLD: Final = -64.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record: ``what`` was done to the model of ``mark`` and ``seed``, and what came of it."""
+
+    mark: str
+    seed: int
+    what: str
+    record: Record
+
+    @property
+    def attack(self) -> str:
+        """The attack, without a changed parameter; nothing for what is no attack."""
+        name = self.what.partition("@")[0]
+        return name if name in ATTACKS else ""
+
+    @property
+    def family(self) -> str | None:
+        """The attack's family; "copy" for the released model as it is, nothing for what was not stolen."""
+        if self.what == "released":
+            return "copy"
+        return ATTACKS[self.attack].family if self.attack else None
+
+    @property
+    def innocent(self) -> bool:
+        """Whether this is an innocent's model."""
+        return self.what.startswith("innocent-")
+
+    @property
+    def failed(self) -> str | None:
+        """What went wrong in this cell."""
+        failed: str | None = self.record.get("failed")
+        return failed
+
+    def reading(self, scheme: str) -> dict[str, Any] | None:
+        """What ``scheme`` read, if it could."""
+        readings: dict[str, dict[str, Any]] = self.record.get("readings", {})
+        return readings.get(scheme)
+
+
+def rows_of(records: Iterable[Record]) -> list[Row]:
+    """The rows of one workload, in the order of their names."""
+    rows = []
+    for record in records:
+        _, mark, seed, what = record["cell"].split("/")
+        rows.append(Row(mark, int(seed), what, record))
+    return sorted(rows, key=lambda row: (row.mark, row.seed, row.what))
+
+
+def schemes_of(rows: Sequence[Row]) -> list[str]:
+    """Every scheme that read anything, ours first."""
+    found: dict[str, None] = {}
+    for row in sorted(rows, key=lambda row: row.mark != OURS):
+        found |= dict.fromkeys(row.record.get("readings", {}))
+    return list(found)
+
+
+def scores(rows: Sequence[Row], scheme: str, *, stolen: bool, family: str | None = None) -> list[float]:
+    """What ``scheme`` scored on stolen models (of extraction, or of all other attacks), or on the innocents."""
+    found = []
+    for row in rows:
+        reading = row.reading(scheme)
+        if reading is None or "@" in row.what:
+            continue
+        if not stolen:
+            if row.innocent:
+                found.append(reading["score"])
+        elif row.family is not None and (row.family == EXTRACTION) == (family == EXTRACTION):
+            found.append(reading["score"])
+    return found
+
+
+def auc(stolen: Sequence[float], independent: Sequence[float]) -> float:
+    """The chance that a stolen model scores above an independent one, ties counted half; NaN without either."""
+    if not stolen or not independent:
+        return math.nan
+    left, right = np.array(stolen)[:, None], np.array(independent)[None, :]
+    return float((left > right).mean() + (left == right).mean() / 2)
+
+
+def roc(stolen: Sequence[float], independent: Sequence[float]) -> tuple[list[float], list[float]]:
+    """The shares of independent and of stolen models at or above each threshold, from strict to lenient."""
+    thresholds = sorted({*stolen, *independent}, reverse=True)
+    rates = [[sum(score >= t for score in side) / len(side) for t in thresholds] for side in (independent, stolen)]
+    return [0.0, *rates[0]], [0.0, *rates[1]]
+
+
+@dataclass(frozen=True)
+class Null:
+    """The null hypothesis put to the test: ``pairs`` of keys and innocents, ``p_values`` with ties broken at random."""
+
+    pairs: int
+    trials: int
+    ks: float
+    least_log2_p: float
+    below: int
+    log2_ps: list[float]
+    p_values: npt.NDArray[np.float64]
+
+
+def nulls(rows: Sequence[Row]) -> Iterator[tuple[str, Null]]:
+    """One a channel, over all seeds and innocents."""
+    channels = sorted({row.what.split("-")[1] for row in rows if row.what.startswith("null-") and not row.failed})
+    for channel in channels:
+        parts = [row.record for row in rows if row.what.startswith(f"null-{channel}-") and not row.failed]
+        matches = np.concatenate([part["matches"] for part in parts])
+        yield channel, null_of(matches, parts[0]["trials"], Fraction(parts[0]["chance"]))
+
+
+def null_of(matches: npt.NDArray[np.int64], trials: int, chance: Fraction) -> Null:
+    """The Kolmogorov-Smirnov test of the p-values of ``matches`` against the uniform law.
+
+    A binomial p-value takes few values; the share of its own step is drawn at random, which makes it exactly uniform.
+    """
+    dice = np.random.default_rng(0).random(len(matches))
+    p_values = binom.sf(matches, trials, float(chance)) + dice * binom.pmf(matches, trials, float(chance))
+    exact = {int(m): Evidence(int(m), trials, null=(Trials(chance, trials),)).log2_p for m in np.unique(matches)}
+    log2_ps = [exact[int(m)] for m in matches]
+    below = sum(value <= THRESHOLD for value in log2_ps)
+    return Null(len(matches), trials, float(kstest(p_values, "uniform").pvalue), min(log2_ps), below, log2_ps, p_values)

@@ -1,0 +1,161 @@
+"""The data of every workload: the owner's part, the attacker's disjoint part, and the test part.
+
+Nothing is downloaded. scikit-learn's digits and photographs and Python's own help texts are always there; Fashion-MNIST
+(Xiao et al. 2017) is read from the four files of its authors, in the folder named by AIARENA_DATA or where Debian's
+package dataset-fashion-mnist puts them.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from experiments.baselines.scheme import Part
+from pol.errors import CannotRun, ProofError
+from pol.programs.base_model import models_folder
+
+FASHION_FOLDER: Final = "/usr/share/datasets/fashion-mnist"
+FASHION_MD5: Final = {  # as published beside the data set: against mix-ups, not against forgery
+    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+IDX_BYTES: Final = 0x08
+MAX_GZ_BYTES: Final = 1 << 26
+MAX_IDX_BYTES: Final = 1 << 28
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Three parts without a common sample."""
+
+    owner: Part
+    attacker: Part
+    test: Part
+
+
+def split(settings: Mapping[str, Any], seed: int) -> Split:
+    """The data ``settings["source"]`` in parts of the sizes that ``settings`` names, shuffled by ``seed``.
+
+    Raises :class:`CannotRun` where the data is not on this machine.
+    """
+    everything = SOURCES[settings["source"]](settings)
+    sizes = [settings["owner"], settings["attacker"], settings["test"]]
+    if sum(sizes) > len(everything):
+        raise CannotRun(f"{settings['source']} has {len(everything)} samples; config.toml asks for {sum(sizes)}")
+    order = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))[: sum(sizes)]
+    parts = torch.split(order, sizes)
+    return Split(*(Part(everything.inputs[rows], everything.targets[rows]) for rows in parts))
+
+
+def digits(settings: Mapping[str, Any]) -> Part:
+    """scikit-learn's 1,797 digits, [n, 64] in [0, 1]."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return Part(torch.tensor(images / 16, dtype=torch.float32), torch.tensor(labels))
+
+
+def fashion(settings: Mapping[str, Any]) -> Part:
+    """Fashion-MNIST's 70,000 images, [n, 1, 28, 28] in [0, 1]; its own two halves are joined and split anew."""
+    folder = Path(os.environ.get("AIARENA_DATA", FASHION_FOLDER))
+    files = {name: _idx(folder / name, md5) for name, md5 in FASHION_MD5.items()}
+    images, labels = ([array for name, array in files.items() if kind in name] for kind in ("images", "labels"))
+    pixels = torch.from_numpy(np.concatenate(images)[:, None])
+    return Part(pixels.float() / 255, torch.from_numpy(np.concatenate(labels)).long())
+
+
+def help_texts(settings: Mapping[str, Any]) -> Part:
+    """Python's help texts (``pydoc_data``, about 0.7 MB of English): windows of ``context`` bytes, and what follows.
+
+    With ``tokenizer``, the name of a base model's folder, tokens of that model in place of bytes.
+    """
+    from pydoc_data.topics import topics
+
+    text = "\n".join(topics[name] for name in sorted(topics))
+    if "tokenizer" in settings:
+        tokens = np.array(_tokens(text, settings["tokenizer"]), dtype=np.int64)
+    else:
+        tokens = np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+    context: int = settings["context"]
+    count = (len(tokens) - 1) // context
+    windows = torch.from_numpy(np.stack([tokens[i * context : (i + 1) * context + 1] for i in range(count)]))
+    return Part(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())
+
+
+def photographs(settings: Mapping[str, Any]) -> Part:
+    """Grey patches [n, 1, size, size] of scikit-learn's two photographs, and their noisy versions as inputs."""
+    from sklearn.datasets import load_sample_images
+
+    size: int = settings["size"]
+    grey = [np.asarray(image, dtype=np.float32).mean(axis=2) / 255 for image in load_sample_images().images]
+    patches = [
+        image[top : top + size, left : left + size]
+        for image in grey
+        for top in range(0, image.shape[0] - size + 1, size)
+        for left in range(0, image.shape[1] - size + 1, size)
+    ]
+    clean = torch.from_numpy(np.stack(patches))[:, None]
+    clean = torch.cat([clean, clean.flip(3)])
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    return Part((clean + settings["noise"] * noise).clamp(0, 1), clean)
+
+
+SOURCES: Final[dict[str, Callable[[Mapping[str, Any]], Part]]] = {
+    "digits": digits,
+    "fashion-mnist": fashion,
+    "help-texts": help_texts,
+    "photographs": photographs,
+}
+
+
+def _tokens(text: str, model: str) -> list[int]:
+    path = models_folder() / model / "tokenizer.json"
+    try:
+        from tokenizers import Tokenizer
+
+        ids: list[int] = Tokenizer.from_file(str(path)).encode(text).ids
+    except Exception as error:  # the library raises a bare Exception for a missing file
+        advice = "put the base model's files into a folder of its name in the one that AIARENA_MODELS names"
+        raise CannotRun(f"the tokenizer.json of {model} is not on this machine: {advice}") from error
+    return ids
+
+
+def _idx(path: Path, md5: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """An IDX file of bytes, gzipped: the array it holds. Raises :class:`CannotRun` or :class:`ProofError`."""
+    try:
+        if path.stat().st_size > MAX_GZ_BYTES:
+            raise ProofError(f"{path}: larger than any file of this data set")
+        packed = path.read_bytes()
+    except OSError as error:
+        advice = "install Debian's dataset-fashion-mnist, or name the folder of its four files in AIARENA_DATA"
+        raise CannotRun(f"{path}: Fashion-MNIST is not on this machine ({error.strerror}): {advice}") from error
+    if hashlib.md5(packed, usedforsecurity=False).hexdigest() != md5:
+        raise ProofError(f"{path}: not the file that the authors of Fashion-MNIST published")
+    with gzip.open(path) as file:
+        data = file.read(MAX_IDX_BYTES)
+    return parse_idx(data, where=str(path))
+
+
+def parse_idx(data: bytes, *, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The array in the bytes of an IDX file (two zeros, type, rank, sizes, values); :class:`ProofError` otherwise."""
+    if len(data) < 4 or data[:3] != bytes([0, 0, IDX_BYTES]):
+        raise ProofError(f"{where}: not an IDX file of bytes")
+    rank = data[3]
+    if not 0 < rank <= 4 or len(data) < 4 + 4 * rank:
+        raise ProofError(f"{where}: an IDX file of rank {rank}, cut short or not one of ours")
+    sizes = struct.unpack(f">{rank}I", data[4 : 4 + 4 * rank])
+    values = np.frombuffer(data, np.uint8, offset=4 + 4 * rank)
+    if len(values) != int(np.prod(sizes, dtype=object)):
+        raise ProofError(f"{where}: {len(values)} values for the sizes {sizes}")
+    return values.reshape(sizes)

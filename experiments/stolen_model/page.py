@@ -1,0 +1,258 @@
+"""Writes docs/watermark-results.md and its plots from the raw results: ``python -m experiments.stolen_model.page``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from statistics import median
+from typing import Any
+
+from experiments.attacks import ATTACKS
+from experiments.attacks import table as attack_table
+from experiments.page import table
+from experiments.stolen_model.analysis import EXTRACTION, THRESHOLD, Row, auc, nulls, rows_of, schemes_of, scores
+from experiments.stolen_model.bench import OURS
+from experiments.stolen_model.channels import CHANNELS
+from experiments.stolen_model.plan import Plan
+from experiments.stolen_model.plot import plots
+from experiments.stolen_model.store import Results
+from experiments.stolen_model.workloads import QUALITIES, Workload
+from pol.errors import CannotRun
+
+HEAD = """# Does the watermark convict thieves, and never the innocent?
+
+Written by `make experiments` from the raw results in `experiments/stolen_model/results/` (about ten hours on two cores
+when nothing is there yet; it can be stopped at any time and goes on where it stopped). Settings were fixed in
+`experiments/stolen_model/config.toml` before these runs, on other seeds and other splits of the data.
+
+How to read it. *Retention* is the share of the tested bits or labels that a suspect agrees with; an innocent agrees
+with half of the bits, and with one label in ten. *log2 p* is the exact p-value of one test, *found* how many seeds
+reached 2^-64. Where there are two numbers they are the median and the worst of {seeds} seeds. Every seed has its own
+split of the data, initial weights, key and beacons. One model bears the marks of all channels together. The thief has a
+disjoint half of the data with labels and may query the model with all of it (Lukas et al. 2022). Times are of one
+processor. The weights channel
+tests half of the leaves, as a challenge opens them; the others test all of theirs.
+"""
+
+
+def write(plan: Plan) -> None:
+    """Write the page and the plots of ``plan``."""
+    parts = [HEAD.format(seeds=len(plan.seeds))]
+    found = {name: rows_of(Results(plan.results / f"{name}.jsonl").records.values()) for name in plan.workloads}
+    parts += _standing(plan, found)
+    present = {name: rows for name, rows in found.items() if rows}
+    parts += _goals(plan, present)
+    parts += _null(present)
+    parts += _accusers(present)
+    for name, rows in present.items():
+        parts += _workload(plan, plan.workloads[name], rows)
+    parts += _settings()
+    plan.page.parent.mkdir(parents=True, exist_ok=True)
+    plan.page.write_text("\n".join(parts))
+
+
+def _standing(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:
+    yield "## What was run\n"
+    lines = []
+    for name, workload in plan.workloads.items():
+        wanted = {cell.name: plan.digest(cell) for cell in plan.cells(workload)}
+        done = [row for row in found[name] if wanted.get(row.record["cell"]) == row.record["digest"]]
+        broken = sum(row.failed is not None for row in done)
+        note = f"{broken} failed, see below" if broken else ""
+        if not found[name]:
+            note = _reason(workload, plan.seeds[0])
+        lines.append([name, f"{len(done)} of {len(wanted)}", note])
+    yield table(["workload", "cells", ""], lines) + "\n"
+
+
+def _reason(workload: Workload, seed: int) -> str:
+    try:
+        workload.split(seed)
+    except CannotRun as error:
+        return f"not run: {error}"
+    return "not run yet: `make experiments` goes on with it"
+
+
+def _goals(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:
+    yield "## Goals\n"
+    yield "Judged on the worst seed of the worst attack of the line.\n"
+    lines = []
+    for name, rows in found.items():
+        for goal in plan.goals:
+            if line := _goal(goal, rows):
+                lines.append([name, *line])
+        lines += [[name, *line] for line in _costs(plan.workloads[name], rows)]
+    yield table(["workload", "goal", "asked", "median", "worst", ""], lines) + "\n"
+
+
+def _goal(goal: dict[str, Any], rows: Sequence[Row]) -> list[str] | None:
+    measure = "retention" if "retention" in goal else "log2_p"
+    readings = [
+        (row.what, reading[measure])
+        for row in rows
+        if row.what in goal["attacks"] and row.mark == OURS and (reading := row.reading(goal["channel"]))
+    ]
+    if not readings:
+        return None
+    values = [value for _, value in readings]
+    asked, show = goal[measure], _percent if measure == "retention" else _log2
+    what = max if measure == "log2_p" else min
+    worst = what(values)
+    missed = worst > asked if measure == "log2_p" else worst < asked
+    which = next(name for name, value in readings if value == worst)
+    by = f"**missed by {show(abs(worst - asked))}** (`{which}`)" if missed else "met"
+    sign = "≤ " if measure == "log2_p" else "≥ "
+    return [f"{goal['channel']}: {goal['text']}", sign + show(asked), show(median(values)), show(worst), by]
+
+
+def _costs(workload: Workload, rows: Sequence[Row]) -> Iterator[list[str]]:
+    costs = [row.record for row in rows if row.what == "cost" and row.mark == OURS and not row.failed]
+    if not costs:
+        return
+    language = QUALITIES[workload.kind][0] == "perplexity"
+    asked, unit = (0.5, " %") if language else (0.2, " points" if QUALITIES[workload.kind][1] == "%" else " dB")
+    lost = [
+        100 * (cost["marked"] / cost["unmarked"] - 1) if language else cost["unmarked"] - cost["marked"]
+        for cost in costs
+    ]
+    yield ["quality lost by embedding", *_at_most(lost, asked, lambda value: f"{value:.3f}{unit}")]
+    share = [cost["embed_seconds"] / cost["train_seconds"] for cost in costs]
+    yield ["time of embedding, of the training", *_at_most(share, 0.1, _percent)]
+    for channel in CHANNELS:
+        taken = [r["seconds"] for row in rows if row.mark == OURS and (r := row.reading(channel))]
+        if taken:
+            yield [f"time of one detection, {channel}", *_at_most(taken, 1.0, lambda value: f"{value:.2f} s")]
+
+
+def _at_most(values: Sequence[float], asked: float, show: Callable[[float], str]) -> list[str]:
+    worst = max(values)
+    by = f"**missed by {show(worst - asked)}**" if worst > asked else "met"
+    return [f"≤ {show(asked)}", show(median(values)), show(worst), by]
+
+
+def _null(found: dict[str, list[Row]]) -> Iterator[str]:
+    yield "## The null hypothesis\n"
+    yield (
+        "Keys that nobody embedded, on innocent models, read and aligned as in a real test. The p-values must be "
+        "uniform (Kolmogorov–Smirnov, ties broken at random), and none may be at or below 2^-64.\n"
+    )
+    lines = [
+        [
+            name, channel, f"{null.pairs:,}", null.trials, f"{null.ks:.3f}", f"{null.least_log2_p:.1f}", null.below,
+        ]
+        for name, rows in found.items()
+        for channel, null in nulls(rows)
+    ]  # fmt: skip
+    yield table(["workload", "channel", "pairs", "trials a pair", "KS p", "least log2 p", "≤ 2^-64"], lines) + "\n"
+
+
+def _accusers(found: dict[str, list[Row]]) -> Iterator[str]:
+    yield (
+        "Accusers, who want an innocent model convicted, and see it before they commit to their keys. The p-values are "
+        "the best that each could show, uncorrected: of n keys tried, the best one is about 2^-(log2 n).\n"
+    )
+    lines = []
+    for name, rows in found.items():
+        by_accuser: dict[str, list[Row]] = {}
+        for row in rows:
+            if row.what.startswith("accuser-") and not row.failed:
+                by_accuser.setdefault(row.what.removeprefix("accuser-"), []).append(row)
+        for accuser, tried in by_accuser.items():
+            best = min(row.record["log2_p"] for row in tried)
+            wins = sum(row.record["log2_p"] <= THRESHOLD and not row.record["void"] for row in tried)
+            void = next((row.record["void"] for row in tried if row.record["void"]), "")
+            lines.append([name, accuser, len(tried), f"{best:.1f}", wins, void])
+    if lines:
+        yield table(["workload", "accuser", "seeds", "best log2 p", "wins", "the claim is void because"], lines) + "\n"
+
+
+def _workload(plan: Plan, workload: Workload, rows: Sequence[Row]) -> Iterator[str]:
+    name, (what, unit) = workload.name, QUALITIES[workload.kind]
+    yield f"## {name}\n"
+    channels = [channel for channel in CHANNELS if channel in workload.channels]
+    before = [row.record["unmarked"] for row in rows if row.what == "cost" and row.mark == OURS and not row.failed]
+    after = [row.record["marked"] for row in rows if row.what == "cost" and row.mark == OURS and not row.failed]
+    if before:
+        yield f"Test {what} {median(before):.2f} {unit} before embedding, {median(after):.2f} {unit} after (medians).\n"
+    attacked: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.mark == OURS and not row.failed and (row.what == "released" or (row.attack and "@" not in row.what)):
+            attacked.setdefault(row.what, []).append(row)
+    lines = []
+    for attack in ["released", *ATTACKS]:
+        if attack in attacked:
+            lines.append(_attack_line(attack, attacked[attack], channels))
+    head = ["#", "attack", f"{what} after"]
+    for channel in channels:
+        head += [f"{channel}: retention", "log2 p", "found"]
+    yield table(head, lines) + "\n"
+    yield from _comparison(rows)
+    drawn = plots(name, rows, plan.plots)
+    links = [f"![{path.stem}]({os.path.relpath(path, plan.page.parent)})" for path in drawn]
+    yield "\n\n".join(links) + "\n"
+    broken = [row for row in rows if row.failed]
+    if broken:
+        yield "Cells that failed:\n"
+        yield "\n".join(f"- `{row.record['cell']}`: {row.failed}" for row in broken) + "\n"
+
+
+def _attack_line(attack: str, rows: Sequence[Row], channels: Iterable[str]) -> list[object]:
+    number = ATTACKS[attack].number if attack in ATTACKS else ""
+    line: list[object] = [number, attack, f"{median(row.record['quality'] for row in rows):.2f}"]
+    for channel in channels:
+        readings = [reading for row in rows if (reading := row.reading(channel))]
+        if not readings:
+            line += ["as the model it is", "", ""] if attack in ATTACKS and ATTACKS[attack].black_box else ["—", "", ""]
+            continue
+        shares, values = ([reading[key] for reading in readings] for key in ("retention", "log2_p"))
+        found = sum(reading["found"] for reading in readings)
+        line += [
+            f"{_percent(median(shares))} / {_percent(min(shares))}",
+            f"{_log2(median(values))} / {_log2(max(values))}",
+            f"{found} of {len(readings)}",
+        ]
+    return line
+
+
+def _comparison(rows: Sequence[Row]) -> Iterator[str]:
+    yield (
+        "Beside the baselines: the area under the ROC curve, stolen against independent models (half of these were "
+        "trained on the owner's own data). *Caught* is the share of stolen models that score above every independent "
+        "one. Only our channels have a threshold that is fixed without knowing the innocents.\n"
+    )
+    lines = []
+    for scheme in schemes_of(rows):
+        independent = scores(rows, scheme, stolen=False)
+        line: list[object] = [scheme, len(independent)]
+        for family in (None, EXTRACTION):
+            stolen = scores(rows, scheme, stolen=True, family=family)
+            caught = sum(s > max(independent, default=0.0) for s in stolen) / len(stolen) if stolen else float("nan")
+            if stolen and independent:
+                line += [len(stolen), f"{auc(stolen, independent):.3f}", _percent(caught)]
+            else:
+                line += [len(stolen), "—", "—"]
+        lines.append(line)
+    head = ["scheme", "independent", "modified", "AUC", "caught", "extracted", "AUC", "caught"]
+    yield table(head, lines) + "\n"
+
+
+def _settings() -> Iterator[str]:
+    yield "## The attacks, as published and as run\n"
+    yield "Epochs are over the thief's half of the data (over all queries where the model is queried).\n"
+    keys = ["number", "attack", "source", "published", "run", "models"]
+    yield table(
+        ["#", "attack", "source", "published", "run", "models"], [[row[k] for k in keys] for row in attack_table()]
+    )
+    yield ""
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _log2(value: float) -> str:
+    return f"{value:.0f}"
+
+
+if __name__ == "__main__":
+    write(Plan.read())

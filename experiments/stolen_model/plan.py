@@ -1,0 +1,120 @@
+"""What there is to run: config.toml as a list of cells, each with the digest of the settings that it depends on."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from experiments.attacks import ATTACKS
+from experiments.stolen_model.bench import OURS, accuser_of, attack_of
+from experiments.stolen_model.store import digest_of
+from experiments.stolen_model.workloads import Workload
+
+HERE: Final = Path(__file__).parent
+ROOT: Final = HERE.parent.parent
+BY_OWNERS_ALGORITHM: Final = {"mark", "copies", "claim"}
+"""What only our own channels give to a thief's setting (``Attack.needs``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One thing to do to one owner's model.
+
+    ``what`` is "cost", "released", "innocent-<n>", "null-<channel>-<n>", "accuser-<name>", or an attack, with a
+    parameter changed or not (:func:`experiments.stolen_model.bench.attack_of`).
+    """
+
+    workload: str
+    mark: str
+    seed: int
+    what: str
+
+    @property
+    def name(self) -> str:
+        """The name of its record."""
+        return f"{self.workload}/{self.mark}/{self.seed}/{self.what}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """config.toml: in full or quick, on the reported seeds or on those for tuning; and where everything goes."""
+
+    version: int
+    processes: int
+    effort: float
+    seeds: tuple[int, ...]
+    innocents: int
+    keys: int
+    curves: dict[str, dict[str, list[float]]]
+    goals: tuple[dict[str, Any], ...]
+    workloads: dict[str, Workload]
+    results: Path
+    cache: Path
+    page: Path
+    plots: Path = field(default=HERE / "plots")
+
+    @classmethod
+    def read(cls, *, quick: bool = False, tuning: bool = False) -> Plan:
+        """The plan; only the full one on the reported seeds writes into the repository."""
+        config = tomllib.loads((HERE / "config.toml").read_text())
+        small = config["quick"]
+        plan = cls(
+            version=config["version"],
+            processes=config["processes"],
+            effort=config["effort"],
+            seeds=tuple(config["seeds"]["tuning" if tuning else "reported"]),
+            innocents=config["null"]["innocents"],
+            keys=config["null"]["keys"],
+            curves=config["curves"],
+            goals=tuple(config["goals"]),
+            workloads={name: Workload.parse(name, table) for name, table in config["workloads"].items()},
+            results=HERE / "results",
+            cache=ROOT / "runs" / "stolen_model" / "cache",
+            page=ROOT / "docs" / "watermark-results.md",
+        )
+        if quick:
+            chosen = [plan.workloads[name] for name in small["workloads"]]
+            works = {work.name: work.shortened(small["steps"], small["accusers"]) for work in chosen}
+            seeds, sizes = tuple(small["seeds"]), {name: small[name] for name in ("effort", "innocents", "keys")}
+            plan = replace(plan, workloads=works, curves={}, seeds=seeds, **sizes)
+        if quick or tuning:
+            folder = ROOT / "runs" / ("stolen_model-quick" if quick else "stolen_model-tuning")
+            plan = replace(plan, results=folder / "results", cache=folder / "cache", plots=folder / "plots")
+            plan = replace(plan, page=folder / "watermark-results.md")
+        return plan
+
+    def cells(self, workload: Workload) -> Iterator[Cell]:
+        """The cells of a workload, what matters most first, so that a run that is stopped early says most."""
+        first, innocents = ["cost", "released"], [f"innocent-{n}" for n in range(self.innocents)]
+        if OURS in workload.marks:
+            nulls = [f"null-{channel}-{n}" for channel in workload.channels for n in range(self.innocents)]
+            accusers = [f"accuser-{accuser}" for accuser in workload.accusers]
+            ours = [*first, *self._attacks(workload, OURS), *innocents, *nulls, *accusers]
+            yield from (Cell(workload.name, OURS, seed, what) for seed in self.seeds for what in ours)
+        for mark in workload.marks:
+            rest = self._curves(workload) if mark == OURS else [*first, *innocents, *self._attacks(workload, mark)]
+            yield from (Cell(workload.name, mark, seed, what) for seed in self.seeds for what in rest)
+
+    def digest(self, cell: Cell) -> str:
+        """The digest of what the cell's record depends on."""
+        run = dict(attack_of(cell.what).run) if cell.what.partition("@")[0] in ATTACKS else {}
+        if cell.what.startswith("accuser-"):
+            run = dict(accuser_of(cell.what.removeprefix("accuser-")).run)
+        keys = self.keys if cell.what.startswith("null-") else 0
+        return digest_of([self.models_digest(cell), run, keys])
+
+    def models_digest(self, cell: Cell) -> str:
+        """The digest of what the models that are kept depend on."""
+        return digest_of([self.version, self.effort, self.workloads[cell.workload].table()])
+
+    def _attacks(self, workload: Workload, mark: str) -> list[str]:
+        fitting = [name for name, attack in ATTACKS.items() if attack.applies(workload.kind)]
+        means = set() if mark == OURS else BY_OWNERS_ALGORITHM
+        return [name for name in fitting if name not in workload.left_out and not means & set(ATTACKS[name].needs)]
+
+    def _curves(self, workload: Workload) -> list[str]:
+        chosen = [(name, curve) for name, curve in self.curves.items() if name in self._attacks(workload, OURS)]
+        return [f"{name}@{key}={value}" for name, curve in chosen for key in curve for value in curve[key]]

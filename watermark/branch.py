@@ -1,0 +1,127 @@
+"""The embed segment of marks that are trained in: the trunk's next steps, with the marks' losses added to the task's.
+
+A branch starts from theta_ref's whole training state and takes further steps of the program: the committed batches of
+those steps, the committed generators, nothing left to choose. Before each step of the optimizer the gradients of the
+marks' losses are added. So the branch is a pure function of the trunk, the key and beta, and whoever is shown the whole
+key (sealed: it spends the key) replays it like any other segment.
+
+:class:`MarkedProgram` is a program to that end: it trains like the one inside it, and marks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from pol.data import Batch, Samples
+from pol.encoding import Json
+from pol.errors import SpecError
+from pol.program import Program
+from pol.state import TrainingState
+from watermark.answers import answers_of
+from watermark.key import WatermarkKey
+from watermark.parameters import MarkParameters
+from watermark.triggers.reading import Triggers
+from watermark.triggers.train import NOISE, label_loss, shaken
+from watermark.weights.embed import embed_weights
+from watermark.weights.loss import MarkLoss
+
+Push = Callable[[nn.Module, Batch], torch.Tensor]
+
+
+class Marking:
+    """The losses of a key's mark on models that branch off ``theta_ref``, a network.
+
+    Raises :class:`SpecError` if the parameters do not fit the network, or the key has another number of leaves.
+    """
+
+    def __init__(self, theta_ref: nn.Module, key: WatermarkKey, beta: bytes, parameters: MarkParameters) -> None:
+        if key.leaf_count != parameters.leaf_count:
+            raise SpecError(f"the key has {key.leaf_count} leaves and the parameters ask for {parameters.leaf_count}")
+        if parameters.outputs:
+            raise SpecError("a mark in outputs is not trained in on a branch: use watermark.outputs.embed_outputs")
+        self._key, self._beta, self._parameters = key, beta, parameters
+        self._reference = copy.deepcopy(theta_ref).eval()
+        self._losses: list[Push] = []
+        if parameters.weights:
+            loss = MarkLoss(self._reference.state_dict(), key, beta, parameters.weights)
+            self._losses.append(lambda model, _: loss(dict(model.named_parameters())))
+        if parameters.triggers:
+            self._losses.append(self._trigger_loss())
+
+    def push(self, model: nn.Module, batch: Batch) -> None:
+        """Add the gradients of the marks' losses to those of ``model``, at weights shaken by noise."""
+        with shaken(model.parameters(), NOISE if self._parameters.triggers else 0.0), evaluating(model):
+            for loss in self._losses:
+                loss(model, batch).backward()  # type: ignore[no-untyped-call]
+
+    def finish(self, model: nn.Module) -> None:
+        """At the end of the branch: lift the bits in the weights that are still short of their margins."""
+        if mark := self._parameters.weights:
+            model.load_state_dict(embed_weights(model.state_dict(), self._key, self._beta, mark))
+
+    def _leaves(self, channel: str) -> Any:
+        own = self._parameters.leaves_of(channel)
+        return self._key.leaves[own.start : own.stop]
+
+    def _trigger_loss(self) -> Push:
+        mark = self._parameters.triggers
+        assert mark is not None
+        triggers = Triggers.make(self._leaves("triggers"), self._beta, self._key.root, mark)
+
+        def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
+            some = triggers.part(torch.randperm(len(triggers.labels))[: len(batch[0])])
+            return label_loss(answers_of(model), some)
+
+        return loss
+
+
+class MarkedProgram:
+    """A program that trains like ``program`` and marks: what a branch runs, and what its replay runs."""
+
+    def __init__(self, program: Program, marking: Marking) -> None:
+        self.program, self.marking = program, marking
+
+    def build(self, config: Mapping[str, Json], seed: bytes) -> TrainingState:
+        """The program's own initial state."""
+        return self.program.build(config, seed)
+
+    def train_step(self, state: TrainingState, batch: Batch) -> torch.Tensor:
+        """The program's step, with the marks' gradients added right before its optimizer steps."""
+        hook = state.optimizer.register_step_pre_hook(lambda *_: self.marking.push(state.model, batch))
+        try:
+            return self.program.train_step(state, batch)
+        finally:
+            hook.remove()
+
+    def evaluate(self, model: Mapping[str, torch.Tensor], config: Mapping[str, Json], samples: Samples) -> float:
+        """The program's own score."""
+        return self.program.evaluate(model, config, samples)  # type: ignore[arg-type]
+
+
+def train_branch(program: MarkedProgram, state: TrainingState, batches: Iterable[Batch], seed: bytes) -> None:
+    """Take one step a batch from ``state`` (theta_ref's, restored), and finish the mark: ``state.model`` is marked.
+
+    ``batches`` are the committed ones of the steps from ``state.step`` on, ``seed`` is the run's.
+    """
+    for batch in batches:
+        state.key_generators(seed)
+        program.train_step(state, batch)
+        state.step += 1
+    program.marking.finish(state.model)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode within the block: no dropout, and batch norm with its running statistics."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

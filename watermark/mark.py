@@ -1,0 +1,44 @@
+"""The trainer's side: what to promise for a model, and putting the mark into it."""
+
+from __future__ import annotations
+
+import torch
+
+from pol.errors import SpecError
+from watermark.key import WatermarkKey
+from watermark.parameters import MarkParameters
+from watermark.weights.arrays import State
+from watermark.weights.embed import embed_weights
+from watermark.weights.layouts import LAYOUTS
+from watermark.weights.parameters import WeightMark
+
+LEAVES = 8
+
+
+def suggested_parameters(model: State, *, layout: str | None = None, base: State | None = None) -> MarkParameters:
+    """Parameters that suit ``model``, for the spec: about 64 groups of 8 leaves, spread over its carriers.
+
+    ``layout`` names the architecture; without it, the first one that reads the model. ``base`` holds the tensors of the
+    pinned base model of an adapter. Raises :class:`SpecError` if no architecture fits, with what each had against it.
+    """
+    against = []
+    for name in [layout] if layout else LAYOUTS:
+        try:
+            return MarkParameters(weights=WeightMark(name, LAYOUTS[name].suggested(model, base), LEAVES))
+        except SpecError as error:
+            against.append(f"{name}: {error}")
+    raise SpecError("no mark can be put into this model. " + "; ".join(against))
+
+
+def embed(theta_ref: State, key: WatermarkKey, beta: bytes, parameters: MarkParameters) -> dict[str, torch.Tensor]:
+    """The marked model, a new state dict: ``theta_ref`` with one bit a leaf written into it at the least change.
+
+    ``theta_ref`` is the trunk state that was anchored before ``beta`` was drawn, or a later one; key and beta stay the
+    same for all submissions of a run. Raises :class:`SpecError` if the parameters do not fit the model, or the key has
+    another number of leaves than they ask for. Channels besides the weights are trained in (:mod:`watermark.branch`).
+    """
+    if parameters.weights is None or len(parameters.channels) > 1:
+        raise SpecError("this mark is not in the weights alone: train it in, with watermark.branch")
+    if key.leaf_count != parameters.leaf_count:
+        raise SpecError(f"the key has {key.leaf_count} leaves and the parameters ask for {parameters.leaf_count}")
+    return embed_weights(theta_ref, key, beta, parameters.weights)
