@@ -60,10 +60,10 @@ def _least(weight: Array, ordered: Array, base: Array) -> Array:
 def stream_of(suspect: State, base: State) -> Stream:
     """The suspect's residual stream in the base's, by their token embeddings.
 
-    As it is where a model has none, or has fewer than two tokens a channel: a rotation could then fit mere noise.
+    As it is where a model has none.
     """
     theirs, ours = _embedding(suspect, where="the suspect"), _embedding(base, where="the base model")
-    if theirs is None or ours is None or min(len(theirs), len(ours)) < 2 * ours.shape[1]:
+    if theirs is None or ours is None:
         return Stream(None, centred=False)
     return find_stream([theirs], [ours], centred=False)
 

@@ -19,6 +19,9 @@ from watermark.weights.arrays import Array
 MAX_ROWS: Final = 1 << 14
 """Rows of one embedding that are compared, evenly spaced."""
 
+ROWS_A_CHANNEL: Final = 2
+"""Embeddings a channel that a rotation has to be told from: with fewer it could fit mere noise, of quantising say."""
+
 WORTH: Final = 0.5
 """A basis with more freedom is taken only if it leaves less than this share of the squared misfit."""
 
@@ -75,7 +78,8 @@ def _basis(theirs: Array, ours: Array) -> Array | None:
     chosen: Array = np.eye(*cross.shape)
     least = _misfit(theirs, ours, chosen)
     as_it_is = cross.shape[0] == cross.shape[1]
-    for candidate in (_permutation(cross), _rotation(cross)):
+    enough = len(theirs) >= ROWS_A_CHANNEL * max(cross.shape)
+    for candidate in (_permutation(cross), _rotation(cross)) if enough else (_permutation(cross),):
         misfit = _misfit(theirs, ours, candidate)
         if misfit < WORTH * least:
             chosen, least, as_it_is = candidate, misfit, False

@@ -344,3 +344,16 @@ def test_a_suspect_of_the_other_family_is_read_and_innocent(gpt: Family, llama: 
 def test_carriers_that_do_not_fit_are_refused(gpt: Family, tensor: str, groups: int, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         LAYOUT.check(gpt.theta_ref, [Carrier(tensor, groups, 8, 3.0)], where="theta_ref")
+
+
+@pytest.mark.parametrize("rows", [64, 600])
+def test_a_rotation_is_not_fitted_to_noise_and_a_true_one_is_found(rows: int) -> None:
+    """With fewer embeddings than channels some rotation fits any noise; with enough of them only a true one does."""
+    dice = np.random.default_rng(0)
+    ours = dice.standard_normal((rows, 128))
+    noisy = ours + 0.01 * dice.standard_normal(ours.shape)
+    assert find_stream([noisy], [ours], centred=False).basis is None
+    rotation = np.linalg.qr(dice.standard_normal((128, 128)))[0]
+    found = find_stream([noisy @ rotation], [ours], centred=False).basis
+    told = found is not None and np.allclose(rotation @ found, np.eye(128), atol=0.05)
+    assert told == (rows > 2 * 128)
