@@ -144,6 +144,9 @@ ALLOWED = {
     "pol/census.py": "describes generators that a program keeps",
     "pol/tracer.py": "watches what a program draws",
     "pol/rehearsal_program.py": "gives a rehearsal another state than the one before it",
+    "watermark/branch.py": "draws from the keyed generators of a branch, like a program",
+    "watermark/triggers/train.py": "the same",
+    "watermark/outputs": "embedding and the extractor's training; their caller keys the generators",
     "challenge/demo/mallory.py": "a thief's own noise",
 }
 
