@@ -12,11 +12,11 @@ from watermark.weights.embed import embed_weights
 from watermark.weights.layouts import LAYOUTS
 from watermark.weights.parameters import WeightMark
 
-LEAVES = 8
+LEAVES, FEWEST, MOST_IN_GROUP = 8, 512, 32
 
 
 def suggested_parameters(model: State, *, layout: str | None = None, base: State | None = None) -> MarkParameters:
-    """Parameters that suit ``model``, for the spec: about 64 groups of 8 leaves, spread over its carriers.
+    """Parameters that suit ``model``, for the spec: about 64 groups of 8 leaves, or fewer of more, over its carriers.
 
     ``layout`` names the architecture; without it, the first one that reads the model. ``base`` holds the tensors of the
     pinned base model of an adapter. Raises :class:`SpecError` if no architecture fits, with what each had against it.
@@ -24,7 +24,10 @@ def suggested_parameters(model: State, *, layout: str | None = None, base: State
     against = []
     for name in [layout] if layout else LAYOUTS:
         try:
-            return MarkParameters(weights=WeightMark(name, LAYOUTS[name].suggested(model, base), LEAVES))
+            carriers = LAYOUTS[name].suggested(model, base)
+            groups = sum(carrier.groups for carrier in carriers)
+            leaves = min(MOST_IN_GROUP, max(LEAVES, -(-FEWEST // groups)))
+            return MarkParameters(weights=WeightMark(name, carriers, leaves))
         except SpecError as error:
             against.append(f"{name}: {error}")
     raise SpecError("no mark can be put into this model. " + "; ".join(against))

@@ -19,11 +19,11 @@ from experiments.attacks.networks import query
 from pol.errors import SpecError
 from pol.merkle import MerkleTree
 from watermark import Claim, Evidence, LeafOpening, MarkParameters, State, WatermarkKey, detect, embed
-from watermark.align import align
 from watermark.bits import mark_bit, trigger_label
 from watermark.key import SECRET_BYTES, Leaf
 from watermark.triggers import TriggerMark, trigger_inputs, trigger_matches, trigger_null
 from watermark.weights.carriers import carrier_factors
+from watermark.weights.layouts.mlp import align
 from watermark.weights.parameters import WeightMark
 from watermark.weights.reading import read_weights
 

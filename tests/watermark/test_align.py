@@ -13,8 +13,8 @@ from tests.watermark import digits, thief
 from tests.watermark.conftest import Owner
 from tests.watermark.digits import CARRIER
 from watermark import detect
-from watermark.align import align
 from watermark.detect import count_matches
+from watermark.weights.layouts.mlp import align
 
 TINY = (6, 12, 16, 16, 5)
 

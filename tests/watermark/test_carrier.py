@@ -15,7 +15,7 @@ from watermark import DEFAULT_PARAMETERS, MarkParameters, mlp_mark
 from watermark.bits import mark_bit
 from watermark.weights.carriers import carrier_factors
 from watermark.weights.layouts import layout_of
-from watermark.weights.mlp_layers import read_mlp
+from watermark.weights.layouts.mlp import read_mlp
 
 BYTES32 = st.binary(min_size=32, max_size=32)
 

@@ -12,11 +12,11 @@ from tests.watermark import digits
 from tests.watermark.conftest import BETA, SMALL, SMALL_WIDTHS, Owner, block, changed
 from tests.watermark.digits import CARRIER
 from watermark import Claim, Evidence, LeafOpening, WatermarkKey, detect, embed
-from watermark.align import align
 from watermark.bits import mark_bit
 from watermark.detect import count_matches, read
 from watermark.weights.arrays import Array
 from watermark.weights.carriers import carrier_factors
+from watermark.weights.layouts.mlp import align
 
 
 def test_alignment_to_the_marked_model_convicts_innocents() -> None:

@@ -12,9 +12,9 @@ from tests.watermark import digits
 from tests.watermark.conftest import BETA, SMALL_WIDTHS, Owner
 from tests.watermark.digits import CARRIER, State
 from watermark import Claim, Evidence, LeafOpening, WatermarkKey, detect
-from watermark.align import align
 from watermark.detect import count_matches
 from watermark.weights.arrays import Array
+from watermark.weights.layouts.mlp import align
 
 INNOCENTS = 50
 

@@ -1,18 +1,36 @@
-"""ReLU MLPs: the marked matrices are the weights between hidden layers, right where they are."""
+"""ReLU MLPs: the marked matrices are the weights between hidden layers, right where they are.
+
+A model has ``layers.<i>.weight`` [out, in] and ``layers.<i>.bias`` [out], i = 0, 1, ...; every hidden layer is a label
+of its own for alignment (:mod:`watermark.weights.align`).
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
 
 from pol.errors import SpecError
 from pol.tensors import BLOCK_BYTES
-from watermark.align import align_layers
-from watermark.weights.arrays import Array, Float32s, State, float32_matrix
-from watermark.weights.mlp_layers import read_mlp
+from watermark.weights.align import Axis, Map, align_maps
+from watermark.weights.arrays import Array, Float32s, State, finite_array, float32_matrix
 from watermark.weights.parameters import Carrier, spread_groups
 
+_EXPECTED = "a ReLU MLP has layers.<i>.weight and layers.<i>.bias only (models with batch-norm cannot be marked)"
+_NAME = re.compile(r"layers\.(0|[1-9][0-9]?)\.(weight|bias)")
 _FLOAT_BYTES = 4
 _GROUPS, _ROWS, _MARGIN = 64, 8, 3.0
+
+
+class Layer(NamedTuple):
+    """One affine layer in float64: ``weight`` [out, in], ``bias`` [out]."""
+
+    weight: Array
+    bias: Array
 
 
 class MLPLayout:
@@ -50,4 +68,62 @@ class MLPLayout:
         """See :class:`watermark.weights.layouts.Layout`."""
         inner = list(enumerate(read_mlp(state, where="the model")))[1:-1]
         shapes = [(f"layers.{i}.weight", len(layer.weight)) for i, layer in inner]
-        return spread_groups(shapes, groups=_GROUPS, rows=_ROWS, margin=_MARGIN)
+        whole = [BLOCK_BYTES // math.gcd(BLOCK_BYTES, _FLOAT_BYTES * layer.weight.shape[1]) for _, layer in inner]
+        return spread_groups(shapes, groups=_GROUPS, rows=math.lcm(_ROWS, *whole), margin=_MARGIN)
+
+
+def read_mlp(state: State, *, where: str) -> tuple[Layer, ...]:
+    """The layers of ``state``, at least three, checked to fit together.
+
+    Raises :class:`SpecError` naming ``where`` for other tensors (batch-norm statistics among them), for shapes that
+    do not chain, for tensors that are not floating point, and for values that are not finite.
+    """
+    for name in state:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise SpecError(f"{where}: unexpected tensor {str(name)[:80]!r}; {_EXPECTED}")
+    depth = len(state) // 2
+    if depth < 3:
+        raise SpecError(f"{where}: {len(state)} tensors, but at least three layers of weight and bias are needed")
+    layers = tuple(_layer(state, i, where) for i in range(depth))
+    for i, layer in enumerate(layers):
+        fits = layer.weight.ndim == 2 and layer.bias.shape == layer.weight.shape[:1] and layer.weight.size > 0
+        if not fits or (i > 0 and layer.weight.shape[1] != layers[i - 1].weight.shape[0]):
+            shapes = f"weight {layer.weight.shape}, bias {layer.bias.shape}"
+            raise SpecError(f"{where}: layers.{i} ({shapes}) does not fit; {_EXPECTED}")
+    return layers
+
+
+def write_mlp(layers: tuple[Layer, ...]) -> dict[str, torch.Tensor]:
+    """The state dict of ``layers``, float64."""
+    return {
+        f"layers.{i}.{part}": torch.from_numpy(np.array(getattr(layer, part)))
+        for i, layer in enumerate(layers)
+        for part in Layer._fields
+    }
+
+
+def align(suspect: State, theta_ref: State) -> dict[str, torch.Tensor]:
+    """``suspect`` in theta_ref's coordinates: a float64 state dict of theta_ref's shapes.
+
+    Raises :class:`pol.errors.SpecError` if depth, inputs or outputs differ, or either model is no finite MLP.
+    """
+    return write_mlp(align_layers(read_mlp(suspect, where="suspect"), read_mlp(theta_ref, where="theta_ref")))
+
+
+def align_layers(suspect: tuple[Layer, ...], reference: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """:func:`align` on layers that were read already."""
+    aligned = align_maps(_maps(suspect), _maps(reference))
+    return tuple(Layer(one.weight[:, :, 0], one.bias) for one in aligned.values())
+
+
+def _maps(layers: tuple[Layer, ...]) -> dict[str, Map]:
+    hidden = [Axis(f"layers.{i}") for i in range(len(layers) - 1)]
+    axes = [Axis(None), *hidden, Axis(None)]
+    return {
+        f"layers.{i}.weight": Map(layer.weight[:, :, None], layer.bias, axes[i], axes[i + 1])
+        for i, layer in enumerate(layers)
+    }
+
+
+def _layer(state: State, number: int, where: str) -> Layer:
+    return Layer(*(finite_array(state, f"layers.{number}.{part}", where=where) for part in Layer._fields))
