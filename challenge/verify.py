@@ -165,7 +165,9 @@ def _check_claims(
                 "found": found.accepted,
             }
         )
-        if is_own and not found.accepted:
+        if is_own and not found.trials:
+            verdict.undecided.append(f"the trainer's own watermark: {found.void}")
+        elif is_own and not found.accepted:
             verdict.reject(ExitCode.WATERMARK, f"the trainer's own watermark is not in the model ({_odds(found)})")
         elif not is_own and found.accepted:
             _judge_foreign(tied, found, proof, chain, verdict)
