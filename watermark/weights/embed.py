@@ -113,11 +113,11 @@ def verify_embedding(
 ) -> list[str]:
     """What speaks against ``model`` being ``theta_ref`` marked with this key: one sentence a finding, none if it holds.
 
-    Every tensor but the carrier must be equal to the bit, so must the carrier's rows that no group owns, and every
-    opened group must replay to the bit (all of its leaves must be there). The carrier may have moved by at most
+    Every tensor but the carriers must be equal to the bit, so must a carrier's rows that no group owns, and every
+    opened group must replay to the bit (all of its leaves must be there). A carrier may have moved by at most
     ``bound`` times its distance from ``theta_0`` to ``theta_ref`` (Frobenius norms). Groups that were not opened are
     held by that bound alone. Raises :class:`ProofError` if a leaf is not in the key, and :class:`SpecError` if
-    ``theta_ref`` or ``theta_0`` is not an MLP that the parameters fit.
+    ``theta_ref`` or ``theta_0`` is not a model that the mark fits.
     """
     grounds, initial = _grounds(theta_ref, mark), _grounds(theta_0, mark)
     groups = _opened_groups(openings, key_root, leaf_count, mark)
