@@ -11,9 +11,10 @@ Start with :class:`EmbeddedChain` (or any web3 connection), :func:`deploy` the f
 
 ``client.vault`` holds stakes, ``client.arena`` tasks, runs, scores and settlement, ``client.escrow`` rewards,
 ``client.challenges`` cases. A trainer's recorder anchors through :class:`RunAnchorer`; a verifier reads what the chain
-holds of a run by :func:`read_run`. :mod:`chain.rewards` is the reward mechanism as plain arithmetic, against which the
-contracts are tested; :mod:`chain.commitments` what is promised before it is shown; :mod:`chain.eip712` the signature
-under a proof. Every failure is a :class:`ChainError`.
+holds of a run by :func:`read_run`. :mod:`chain.rewards` and :mod:`chain.delegation` are the reward mechanism as plain
+arithmetic, against which the contracts are tested; :mod:`chain.commitments` what is promised before it is shown;
+:mod:`chain.eip712` the signature under a proof; :mod:`chain.networks` the networks there are. Every failure is a
+:class:`ChainError`.
 """
 
 from __future__ import annotations

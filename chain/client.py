@@ -29,7 +29,7 @@ class ArenaClient:
         self.web3 = web3
         self.deployment = deployment
         self.account = account
-        connection = Connection(web3, account, deployment.names())
+        connection = Connection(web3, account, deployment.names(), deployment.chain_id)
         addresses = [Web3.to_checksum_address(address) for address in deployment.names()]
         token, vault, escrow, arena, challenges = zip([connection] * len(CONTRACTS), CONTRACTS, addresses, strict=True)
         self.token = Token(*token)

@@ -21,6 +21,7 @@ from web3.types import TxParams
 from chain.accounts import Account
 from chain.artifact import artifact
 from chain.errors import ChainError, ContractReverted
+from chain.networks import require_chain
 from chain.reverts import refusals
 
 GAS_MARGIN = (5, 4)
@@ -61,12 +62,13 @@ class Receipt:
 class Connection:
     """A node, an account to send from (``None``: reading only), and the contracts whose events are understood.
 
-    ``names`` maps checksum addresses to contract names.
+    ``names`` maps checksum addresses to contract names. ``chain_id`` is the only chain that anything is signed for.
     """
 
     web3: Web3
     account: Account | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    chain_id: int | None = None
     _contracts: dict[tuple[str, str], Contract] = field(default_factory=dict, repr=False, compare=False)
 
     def contract(self, name: str, address: str) -> Contract:
@@ -97,15 +99,17 @@ class Connection:
     def transact(self, call: Any, label: str) -> Receipt:
         """Sign, send and await a transaction; ``call`` is a bound web3 function or constructor.
 
-        Raises :class:`ContractReverted` if the contract refuses, :class:`NetworkUnavailable` if the node is silent.
+        Raises :class:`ContractReverted` if the contract refuses, :class:`NetworkUnavailable` if the node is silent,
+        :class:`WrongChain`, before anything is signed, if it serves another chain by now.
         """
-        if self.account is None:
-            raise ChainError(f"{label} needs an account to sign with: open the client with one")
+        if self.account is None or self.chain_id is None:
+            raise ChainError(f"{label} needs an account and a chain to sign for: open the client with both")
+        require_chain(self.web3, self.chain_id, f"{label}: the node")
         eth, sender = self.web3.eth, self.account.address
         with refusals(label):
             gas = call.estimate_gas({"from": sender}) * GAS_MARGIN[0] // GAS_MARGIN[1]
             nonce = eth.get_transaction_count(sender, "pending")
-            transaction = call.build_transaction({"from": sender, "nonce": nonce, "gas": gas})
+            transaction = call.build_transaction({"from": sender, "nonce": nonce, "gas": gas, "chainId": self.chain_id})
             signed = self.account.sign_transaction(transaction)
             tx = eth.send_raw_transaction(signed.raw_transaction)
             receipt = eth.wait_for_transaction_receipt(tx, timeout=RECEIPT_TIMEOUT_S)

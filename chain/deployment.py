@@ -85,7 +85,7 @@ def deploy(web3: Web3, account: Account, supply: int) -> Deployment:
         (token, vault, escrow, challenges),
         (token, arena, vault, escrow),
     )
-    connection = Connection(web3, account)
+    connection = Connection(web3, account, chain_id=chain_id)
     for name, expected, values in zip(CONTRACTS, (token, vault, escrow, arena, challenges), arguments, strict=True):
         build = web3.eth.contract(abi=artifact(name).abi, bytecode=artifact(name).bytecode).constructor(*values)
         created = connection.transact(build, f"deploying {name}").contract_address

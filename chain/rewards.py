@@ -6,13 +6,19 @@ scores basis points, rates ``Fraction`` in [0, 1]. A share is a part of 1, befor
 
 The notation: n trainers with own stakes t_i, m validators with own stakes s_j; what delegators lent counts in the
 weights ``T_i = t_i + t_i^d`` and ``S_j = s_j + s_j^d`` only, never in the split between the two sides.
+
+One round of one task is :func:`settle_round`; a day of all tasks begins with :func:`daily_emission` and
+:func:`task_shares`; what delegators earn over many rounds is :mod:`chain.delegation`. Whatever is paid out is rounded
+down to a wei, as in :func:`portions`, and what that leaves over is counted, never given to the last one who asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from fractions import Fraction
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 from mpmath import MPContext
@@ -28,9 +34,16 @@ WAD = 10**18
 SCORE_SCALE = 10_000
 
 
+class Aggregator(Enum):
+    """How a task makes one score of many: the paper's weighted mean, or the median that a minority cannot move."""
+
+    MEAN = "mean"
+    MEDIAN = "median"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRules:
-    """The task's numbers: the round's reward R (wei), gamma, q, the two alphas and lambda."""
+    """The task's numbers: the round's reward R (wei), gamma, q, the two alphas and lambda; and its aggregator."""
 
     reward: int
     gamma: Fraction
@@ -38,6 +51,7 @@ class RoundRules:
     alpha_trainer: Fraction
     alpha_validator: Fraction
     sensitivity: Fraction
+    aggregator: Aggregator = Aggregator.MEAN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +116,17 @@ def aggregate(scores: Sequence[Sequence[int]], weights: Sequence[int]) -> list[F
     return [Fraction(value * WAD // total, WAD) for value in sums]
 
 
+def weighted_median(scores: Sequence[Sequence[int]], weights: Sequence[int]) -> list[Fraction]:
+    """The other consensus score: the least score of a model that validators with half of the stake do not exceed.
+
+    ``min {r : sum of S_j over r_ji <= r, at least half of sum_j S_j}``, in [0, 1], always somebody's own score. Less
+    than half of the stake cannot move it out of the range of the others' scores (the mean moves by a liar's share of
+    its lie). Source: the weighted median of Yuma consensus (subtensor), here without its clipping.
+    """
+    half = Fraction(sum(weights), 2)
+    return [_lower_median(column, weights, half) for column in zip(*scores, strict=True)]
+
+
 def ranking(aggregates: Sequence[Fraction], commit_orders: Sequence[int]) -> list[int]:
     """Rank from 1: the higher score first, of equal scores the earlier commitment first."""
     order = sorted(range(len(aggregates)), key=lambda i: (-aggregates[i], commit_orders[i]))
@@ -140,6 +165,42 @@ def validator_shares(
     return shares([_MP.exp(-_real(sensitivity * gap)) for gap in distances], stakes, alpha)
 
 
+def task_mean(tasks: Sequence[Sequence[Real]]) -> list[Real]:
+    """Validators' shares over several tasks: ``F_j = (1/K) sum_k f_j^(k)``, where ``f_j^(k) = 0`` if j did not validate
+    task k.
+
+    One row a task, one entry a validator. Paid from one pot, F_j gives what the K tasks give, each from a K-th of it.
+    """
+    return [_MP.fsum(row) / len(tasks) for row in zip(*tasks, strict=True)]
+
+
+def daily_emission(first: int, decay: Fraction, period: int, day: int) -> int:
+    """What is handed out on ``day`` (from 0), in wei: ``first``, times ``decay`` after every ``period`` days.
+
+    Rounded down at every decay. (FLock's second task manager: 0.9, every 30 days.)
+    """
+    if not 0 <= decay <= 1 or period < 1:
+        raise ValueError("the decay lies between 0 and 1, its period is at least a day")
+    amount = first
+    for _ in range(day // period):
+        amount = int(amount * decay)
+    return amount
+
+
+def task_shares(stakes: Sequence[int], beta: Fraction) -> list[Real]:
+    """The parts of a day's emission that active tasks get, ``S^beta / sum S^beta`` of all that is staked in each."""
+    return shares([Fraction(1)] * len(stakes), stakes, beta)
+
+
+def portions(pot: int, weights: Sequence[int]) -> list[int]:
+    """``floor(pot w / sum w)`` wei for each weight; nothing where all are zero.
+
+    How every pot is paid out once the weights are whole numbers. What stays over is less than a wei for each of them.
+    """
+    total = sum(weights)
+    return [pot * weight // total if total else 0 for weight in weights]
+
+
 def delegator_pool(amount: int, commission: Fraction, own: int, delegated: int) -> tuple[int, int]:
     """An operator's part and its delegators' pool of ``R_i`` (wei); the two add up exactly.
 
@@ -171,7 +232,7 @@ def settle_round(
         standing, rows = [], {}
     seen = [[row[i] for i in standing] for row in rows.values()]
     weights = [validators[j].own + validators[j].delegated for j in rows]
-    means = aggregate(seen, weights)
+    means = (weighted_median if rules.aggregator is Aggregator.MEDIAN else aggregate)(seen, weights)
     ranks = ranking(means, [_order(trainers[i]) for i in standing])
     stakes = [trainers[i].own + trainers[i].delegated for i in standing]
     rooms = [_real(Fraction(trainers[i].room)) for i in standing]
@@ -193,6 +254,13 @@ def settle_round(
 def _spread(places: Sequence[int], values: Sequence[Any], count: int, default: Any) -> tuple[Any, ...]:
     found = dict(zip(places, values, strict=True))
     return tuple(found.get(index, default) for index in range(count))
+
+
+def _lower_median(column: Sequence[int], weights: Sequence[int], half: Fraction) -> Fraction:
+    ordered = sorted(zip(column, weights, strict=True))
+    reached = accumulate(weight for _, weight in ordered)
+    score = next(score for (score, _), sum_ in zip(ordered, reached, strict=True) if sum_ >= half)
+    return Fraction(score, SCORE_SCALE)
 
 
 def _order(trainer: TrainerEntry) -> int:

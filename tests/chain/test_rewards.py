@@ -1,27 +1,35 @@
 """The reward model: FLock's published example as vectors, and the laws the equations promise."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import pairwise
+from statistics import median_low
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chain.rewards import (
+    Aggregator,
     RoundRules,
     TrainerEntry,
     ValidatorEntry,
     aggregate,
+    daily_emission,
     delegator_pool,
     delegator_reward,
     distance,
     geometric_series,
+    portions,
     ranking,
     settle_round,
     shares,
     split,
+    task_mean,
+    task_shares,
     trainer_shares,
     validator_shares,
+    weighted_median,
 )
 
 TOKEN = 10**18
@@ -86,6 +94,26 @@ class TestRanks:
             Fraction(333_333_333_333_333_333, 10**18),
         ]
 
+    @given(st.lists(st.tuples(scores, st.integers(1, 12)), min_size=1, max_size=9))
+    def test_median_counts_a_score_once_for_every_unit_of_stake(self, entries):
+        repeated = [score for score, weight in entries for _ in range(weight)]
+        found = weighted_median([[score] for score, _ in entries], [weight for _, weight in entries])
+        assert found == [Fraction(median_low(repeated), 10_000)]
+
+    @given(st.lists(st.tuples(scores, st.integers(1, 100)), min_size=1, max_size=6), scores, st.data())
+    def test_less_than_half_of_the_stake_cannot_move_the_median_out_of_the_others_scores(self, honest, lie, data):
+        """The mean moves by the liar's share of its lie; that is the twin of this test."""
+        held = sum(weight for _, weight in honest)
+        stake = data.draw(st.integers(1, held - 1) if held > 1 else st.just(0))
+        rows, weights = [[score] for score, _ in honest] + [[lie]], [*(weight for _, weight in honest), stake]
+        (median,) = weighted_median(rows, weights)
+        assert min(score for score, _ in honest) <= median * 10_000 <= max(score for score, _ in honest)
+
+    def test_the_mean_follows_a_liar_and_the_median_does_not(self):
+        rows, weights = [[8_000], [8_000], [0]], [3, 3, 4]
+        assert aggregate(rows, weights) == [Fraction(48, 100)]
+        assert weighted_median(rows, weights) == [Fraction(8, 10)]
+
     def test_ties_go_to_the_earlier_commitment(self):
         means = [Fraction(1, 2), Fraction(3, 4), Fraction(1, 2)]
         assert ranking(means, [5, 9, 4]) == [3, 1, 2]
@@ -125,6 +153,54 @@ class TestShares:
         assert distance([9_000, 1_000], [Fraction(1, 2), Fraction(1, 2)]) == Fraction(2, 5)
 
 
+class TestDays:
+    """What a day hands out, and to which task and validator."""
+
+    @given(st.integers(0, 10**30), rates, st.integers(1, 40), st.integers(0, 400))
+    def test_emission_falls_by_its_decay_after_every_period(self, first, decay, period, day):
+        today = daily_emission(first, decay, period, day)
+        assert today == daily_emission(first, decay, period, day - day % period)
+        assert daily_emission(first, decay, period, day + period) == int(today * decay)
+        assert 0 <= first * decay ** (day // period) - today < day // period + 1
+
+    def test_emission_of_flocks_second_task_manager(self):
+        """1,074 tokens a day, nine tenths of it after 30 days, and so on."""
+        days = [daily_emission(1_074 * TOKEN, Fraction(9, 10), 30, day) for day in (0, 29, 30, 60)]
+        assert days == [1_074 * TOKEN, 1_074 * TOKEN, 9_666 * TOKEN // 10, 86_994 * TOKEN // 100]
+
+    @pytest.mark.parametrize(("decay", "period"), [(Fraction(11, 10), 30), (Fraction(-1), 30), (Fraction(1), 0)])
+    def test_refuses_an_emission_that_grows_or_never_decays(self, decay, period):
+        with pytest.raises(ValueError, match="decay"):
+            daily_emission(1, decay, period, 0)
+
+    def test_tasks_share_a_day_by_what_is_staked_in_them(self):
+        assert [float(part) for part in task_shares([1_000, 3_000], Fraction(1))] == [0.25, 0.75]
+        assert [float(part) for part in task_shares([1_000, 3_000], Fraction(0))] == [0.5, 0.5]
+
+    @given(st.lists(st.lists(rates, min_size=3, max_size=3), min_size=1, max_size=5), st.integers(0, 10**27))
+    def test_several_tasks_pay_what_their_mean_share_pays_of_one_pot(self, gaps, pot):
+        """K tasks of equal pots, or one pot K times as large: it comes to the same for every validator."""
+        tasks = [validator_shares(row, [TOKEN] * 3, Fraction(3), Fraction(1)) for row in gaps]
+        whole = [len(tasks) * pot * share for share in task_mean(tasks)]
+        single = [sum(pot * row[j] for row in tasks) for j in range(3)]
+        assert max(abs(a - b) for a, b in zip(whole, single, strict=True)) < 1e-12
+        assert abs(sum(task_mean(tasks)) - 1) < 1e-40
+
+    def test_a_task_that_was_not_validated_counts_as_nothing(self):
+        both, one = task_mean([shares([1, 1], [1, 1], Fraction(1)), shares([1, 1], [1, 0], Fraction(1))])
+        assert (both, one) == (0.75, 0.25)
+
+    @given(st.integers(0, 10**30), st.lists(st.integers(0, 10**30), max_size=9))
+    def test_portions_leave_less_than_a_wei_a_payee(self, pot, weights):
+        paid = portions(pot, weights)
+        if sum(weights):
+            assert 0 <= pot - sum(paid) < len(weights)
+            exact = [Fraction(pot * weight, sum(weights)) for weight in weights]
+            assert all(0 <= part - wei < 1 for part, wei in zip(exact, paid, strict=True))
+        else:
+            assert not any(paid)
+
+
 RULES = RoundRules(
     reward=1_000 * TOKEN,
     gamma=Fraction(1, 10),
@@ -162,6 +238,17 @@ class TestRound:
         capped = settle_round(RULES, [trainer(order=0, room=1), trainer(order=1)], [validator((9_000, 8_000))])
         assert capped.trainers[0] == TOKEN < free.trainers[0]
         assert capped.trainers[1] == free.trainers[1]
+
+    def test_a_task_may_rank_by_the_median(self):
+        """A validator with two fifths of the stake turns the mean around, and not the median."""
+        trainers = [trainer(order=0), trainer(order=1)]
+        rows = [validator((6_000, 5_000)), validator((6_000, 5_000)), validator((0, 10_000)), validator((6_000, 5_000))]
+        liars = [*rows, validator((0, 10_000))]
+        mean = settle_round(RULES, trainers, liars)
+        median = settle_round(replace(RULES, aggregator=Aggregator.MEDIAN), trainers, liars)
+        assert (mean.ranks, median.ranks) == ((2, 1), (1, 2))
+        assert median.aggregates == (Fraction(6, 10), Fraction(5, 10))
+        assert float(median.validators[0] / mean.validators[0]) > 1 > float(median.validators[2] / mean.validators[2])
 
     @pytest.mark.parametrize(
         ("trainers", "validators"),
