@@ -2,7 +2,8 @@
 
 The null hypothesis is exact. Carriers, trigger inputs, theta_ref and the suspect are fixed before or without the bits,
 whatever reads or aligns the suspect is a function of them alone, and bits and labels are even draws given all of them.
-So an innocent model's matches are exactly binomial, channel by channel. Ties and what is not finite are misses.
+So an innocent model's matches are exactly binomial, channel by channel. Ties and what is not finite are misses. Leaves
+whose rows a thief cut out or drew anew are no trials (:mod:`watermark.weights.reading`).
 """
 
 from __future__ import annotations
@@ -17,28 +18,32 @@ from pol.errors import SpecError
 from watermark.claim import Claim
 from watermark.evidence import Evidence, Trials
 from watermark.key import LeafOpening
+from watermark.outputs.parameters import OutputMark
 from watermark.outputs.reading import output_matches
 from watermark.triggers.reading import trigger_matches, trigger_null
 from watermark.weights import reading
-from watermark.weights.arrays import Array, State
+from watermark.weights.arrays import State
+from watermark.weights.reading import Count, Reading
 
 VOID_LOG2: Final = -20
 """A claim that matches its own theta_ref or theta_0 at 2^-20 is void: those were made before the bits."""
 
 Network: TypeAlias = Callable[[State], Callable[[torch.Tensor], torch.Tensor]]
 """What the task's program makes of a model's tensors: a function from inputs to outputs, in evaluation mode."""
+Probes: TypeAlias = Callable[[bytes, OutputMark], torch.Tensor]
+"""The judge's inputs [mark.images, ...] for the claim of a key root; SpecError if there are not so many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Court:
     """What the judge brings, and no accuser: the task's network, and inputs of its own for channels that ask a model.
 
-    ``probes`` are the inputs that :func:`watermark.outputs.probe_indices` names. A channel for which something is
-    missing here is not tested.
+    ``probes`` gives the inputs that :func:`watermark.outputs.probe_indices` names for a key root. A channel for which
+    something is missing here is not tested.
     """
 
     network: Network | None = None
-    probes: torch.Tensor | None = None
+    probes: Probes | None = None
 
 
 def detect(model: State, claims: Sequence[Claim], *, suspects: int = 1, court: Court | None = None) -> list[Evidence]:
@@ -72,49 +77,57 @@ def detect_channels(
     return found
 
 
-def read(model: State, claim: Claim) -> Sequence[Array]:
+def read(model: State, claim: Claim) -> Sequence[Reading]:
     """The marked matrices of ``model`` in the claim's coordinates; :class:`SpecError` if it cannot be compared."""
     if claim.parameters.weights is None:
         raise SpecError("this claim's mark is not in the weights")
     return reading.read_weights(model, claim.theta_ref, claim.parameters.weights, claim.base)
 
 
-def count_matches(matrices: Sequence[Array], claim: Claim) -> int:
-    """How many of the claim's opened bits the matrices of a model, from :func:`read`, agree with."""
+def count_matches(readings: Sequence[Reading], claim: Claim) -> Count:
+    """How many of the claim's opened bits the readings of a model, from :func:`read`, agree with.
+
+    Leaves that had to be opened and were not are misses.
+    """
     mark = claim.parameters.weights
     assert mark is not None
-    return reading.count_matches(matrices, _leaves(claim, "weights"), claim.beta, claim.key_root, mark)
+    leaves = _leaves(claim, "weights")
+    matches, trials = reading.count_matches(readings, leaves, claim.beta, claim.key_root, mark)
+    return Count(matches, trials + len(_opened(claim, "weights")) - len(leaves))
 
 
 def _test(model: State, claim: Claim, channel: str, tests: int, court: Court) -> Evidence:
-    trials = len(_opened(claim, channel))
-    null = _null(claim, channel, trials)
+    def evidence(found: Count, void: str | None = None) -> Evidence:
+        return Evidence(*found, tests, void=void, channel=channel, null=_null(claim, channel, found.trials))
 
-    def evidence(matches: int, void: str | None = None) -> Evidence:
-        return Evidence(matches, trials, tests, void=void, channel=channel, null=null)
-
+    nothing = Count(0, len(_opened(claim, channel)))
     if len({leaf.seed for leaf in claim.leaves}) != len(claim.leaves):
-        return evidence(0, "two opened leaves have one seed")
+        return evidence(nothing, "two opened leaves have one seed")
     before = {"theta_ref": claim.theta_ref} | ({} if claim.theta_0 is None else {"theta_0": claim.theta_0})
     try:
         for name, state in before.items():
-            if evidence(_matches(state, claim, channel, court)).log2_p <= VOID_LOG2:
-                return evidence(0, f"the mark is in {name} already, which was made before the bits were drawn")
-        return evidence(_matches(model, claim, channel, court))
+            if evidence(_count(state, claim, channel, court)).log2_p <= VOID_LOG2:
+                return evidence(nothing, f"the mark is in {name} already, which was made before the bits were drawn")
+        return evidence(_count(model, claim, channel, court))
     except SpecError as error:
-        return evidence(0, str(error))
+        return evidence(nothing, str(error))
+
+
+def _count(model: State, claim: Claim, channel: str, court: Court) -> Count:
+    if channel == "weights":
+        return count_matches(read(model, claim), claim)
+    return Count(_matches(model, claim, channel, court), len(_opened(claim, channel)))
 
 
 def _matches(model: State, claim: Claim, channel: str, court: Court) -> int:
-    if channel == "weights":
-        return count_matches(read(model, claim), claim)
     assert court.network is not None
     suspect, reference = court.network(model), court.network(claim.theta_ref)
     leaves, parameters = _leaves(claim, channel), claim.parameters
     if parameters.triggers and channel == "triggers":
         return trigger_matches(suspect, reference, leaves, claim.beta, claim.key_root, parameters.triggers)
     assert parameters.outputs is not None and court.probes is not None
-    return output_matches(suspect, reference, court.probes, leaves, claim.beta, claim.key_root, parameters.outputs)
+    probes = court.probes(claim.key_root, parameters.outputs)
+    return output_matches(suspect, reference, probes, leaves, claim.beta, claim.key_root, parameters.outputs)
 
 
 def _null(claim: Claim, channel: str, trials: int) -> tuple[Trials, ...]:

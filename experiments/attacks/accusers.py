@@ -22,7 +22,8 @@ from watermark import Claim, Evidence, LeafOpening, MarkParameters, State, Water
 from watermark.bits import mark_bit, trigger_label
 from watermark.key import SECRET_BYTES, Leaf
 from watermark.triggers import TriggerMark, trigger_inputs, trigger_matches, trigger_null
-from watermark.weights.carriers import carrier_factors
+from watermark.weights.arrays import Array
+from watermark.weights.carriers import carrier_product
 from watermark.weights.layouts.mlp import align
 from watermark.weights.parameters import WeightMark
 from watermark.weights.reading import read_weights
@@ -98,7 +99,7 @@ def forged(case: Case, rng: torch.Generator, *, tries: int) -> Evidence:
     in the accused model. All leaves together then have another root, and every bit is drawn again.
     """
     hoped, leaves = bytes(SECRET_BYTES), []
-    matrices = read_weights(case.suspect, case.theta_ref, case.weights)
+    matrices = _matrices(case)
     for index in range(case.parameters.leaf_count):
         drawn = [_secret(rng) for _ in range(tries)]
         good = (seed for seed in drawn if _sign(matrices, case, index, seed) == mark_bit(case.beta, hoped, index, seed))
@@ -110,7 +111,7 @@ def free(case: Case, rng: torch.Generator) -> Evidence:
     """What :func:`forged` would win if carriers could be chosen freely: the twin that shows why seeds are committed."""
     leaves = case.weights.leaf_count
     bits = (torch.randint(2, (leaves,), generator=rng) * 2 - 1).numpy()
-    matrices = read_weights(case.suspect, case.theta_ref, case.weights)
+    matrices = _matrices(case)
     matches = 0
     for index, bit in enumerate(bits):
         number, rows = case.weights.place(index // case.weights.leaves)
@@ -195,17 +196,18 @@ def _secret(rng: torch.Generator) -> bytes:
     return bytes(torch.randint(256, (SECRET_BYTES,), generator=rng, dtype=torch.uint8).numpy())
 
 
-def _sign(
-    matrices: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]], case: Case, index: int, seed: bytes
-) -> int:
+def _matrices(case: Case) -> list[Array]:
+    """The accused model's marked matrices, whether they resemble theta_ref's or not: bits are read off these."""
+    return [reading.found for reading in read_weights(case.suspect, case.theta_ref, case.weights)]
+
+
+def _sign(matrices: Sequence[Array], case: Case, index: int, seed: bytes) -> int:
     number, rows = case.weights.place(index // case.weights.leaves)
-    block = matrices[number][rows]
-    u, v = carrier_factors(seed, *block.shape)
-    return 1 if float(np.dot(u @ block, v)) > 0 else -1
+    return 1 if carrier_product(matrices[number][rows], seed) > 0 else -1
 
 
 def _signs(case: Case, seeds: Sequence[bytes]) -> list[int]:
-    matrices = read_weights(case.suspect, case.theta_ref, case.weights)
+    matrices = _matrices(case)
     return [_sign(matrices, case, index, seed) for index, seed in enumerate(seeds)]
 
 

@@ -69,14 +69,16 @@ class Owner:
 class Reading:
     """How stolen a suspect looks: ``score`` rises with suspicion and is finite.
 
-    ``retention`` is the share of the mark that was found (where there is a mark), ``log2_p`` the exact p-value and
-    ``found`` the decision at 2^-64 (where the scheme has an exact null hypothesis).
+    ``retention`` is the share of the mark that was found (where there is a mark), ``log2_p`` the exact p-value,
+    ``found`` the decision at 2^-64, and ``trials`` how many bits or labels it rests on (where the scheme has an exact
+    null hypothesis).
     """
 
     score: float
     retention: float | None = None
     log2_p: float | None = None
     found: bool | None = None
+    trials: int | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score):

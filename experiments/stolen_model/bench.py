@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,15 +35,12 @@ THIEF: Final = b"thief"
 class Bench:
     """The owner of ``workload`` with ``seed``, whose released model bears ``mark``: "ours", or an embedded baseline.
 
-    ``effort`` scales the epochs of attacks; there are ``innocents`` other models. What is trained is kept in ``cache``,
-    under the digest ``settings``.
+    What is trained is kept in ``cache``, under the digest ``settings``.
     """
 
     workload: Workload
     mark: str
     seed: int
-    effort: float
-    innocents: int
     cache: Path
     settings: str
 
@@ -88,7 +85,7 @@ class Bench:
         return self.workload.setting(
             self.split.attacker,
             queries,
-            effort=self.effort,
+            effort=self.workload.effort,
             mark=self._mark_again if ours else None,
             copies=tuple(self._copy(number) for number in range(2)) if ours else None,
             partner=self._partner,
@@ -128,19 +125,30 @@ class Bench:
         return {"quality": quality, "seconds": seconds, "readings": readings}
 
     def cost(self) -> Record:
-        """What the mark costs: quality before and after, processor seconds of training and embedding, made afresh."""
+        """What marking costs, all marks and each of our channels alone: quality before and after, processor seconds.
+
+        All is made afresh.
+        """
         start = time.process_time()
         self.workload.train(self.split.owner, self.seed)
-        trained = time.process_time()
-        marked = self._mark()
-        embedded = time.process_time()
-        before, after = (self.workload.quality(model, self.split.test) for model in (self.owner.model, marked))
-        change = sum(float((a - b).square().sum()) for a, b in _pairs(marked, self.owner.model)) ** 0.5
-        norm = sum(float(b.square().sum()) for _, b in _pairs(marked, self.owner.model)) ** 0.5
+        taken = time.process_time() - start
+        alone = {name: {name: channel} for name, channel in self.channels.items()} if self.mark == OURS else {}
+        makers = {name: partial(release, self.owner, channels) for name, channels in alone.items()}
+        before = self.workload.quality(self.owner.model, self.split.test)
         return {
-            "unmarked": before, "marked": after, "train_seconds": trained - start,
-            "embed_seconds": embedded - trained, "relative_change": change / norm,
+            "unmarked": before, "train_seconds": taken, **self._cost_of(self._mark),
+            "channels": {name: self._cost_of(make) for name, make in makers.items()},
         }  # fmt: skip
+
+    def _cost_of(self, mark: Callable[[], nn.Module]) -> Record:
+        start = time.process_time()
+        marked = mark()
+        taken = time.process_time() - start
+        pairs = _pairs(marked, self.owner.model)
+        change = sum(float((a - b).square().sum()) for a, b in pairs) ** 0.5
+        norm = sum(float(b.square().sum()) for _, b in pairs) ** 0.5
+        quality = self.workload.quality(marked, self.split.test)
+        return {"marked": quality, "embed_seconds": taken, "relative_change": change / norm}
 
     def null(self, channel: str, number: int, keys: int) -> Record:
         """How often the bits of ``keys`` other keys match on innocent ``number``."""
@@ -156,7 +164,7 @@ class Bench:
         case = Case(
             suspect=self.innocent(0).state_dict(), theta_ref=self.owner.model.state_dict(), parameters=parameters,
             beta=beta_of(self.seed), accused=self.innocent(0), trunk=self.owner.model,
-            references=[self.innocent(number) for number in range(1, self.innocents)], setting=self.setting,
+            references=[self.innocent(number) for number in range(1, self.workload.innocents)], setting=self.setting,
         )  # fmt: skip
         found = accuser_of(name).accuse(case, torch.Generator().manual_seed(self.seed))
         return {"log2_p": found.log2_p, "matches": found.matches, "trials": found.trials, "void": found.void}
@@ -181,7 +189,7 @@ class Bench:
         return self._kept(f"copy-{number}", lambda: release(owner, self.channels))
 
     def _owner(self, model: nn.Module, part: Part, seed: int) -> Owner:
-        setting = self.workload.setting(part, part.inputs, effort=self.effort)
+        setting = self.workload.setting(part, part.inputs, effort=self.workload.effort)
         return Owner(model, part, self.split.test, setting, seed, partial(self.workload.fit, part, seed))
 
     @cached_property

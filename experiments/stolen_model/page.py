@@ -26,12 +26,13 @@ when nothing is there yet; it can be stopped at any time and goes on where it st
 `experiments/stolen_model/config.toml` before these runs, on other seeds and other splits of the data.
 
 How to read it. *Retention* is the share of the tested bits or labels that a suspect agrees with; an innocent agrees
-with half of the bits, and with one label in ten. *log2 p* is the exact p-value of one test, *found* how many seeds
+with half of the bits, and with one label in ten. *Read* is how many bits or labels were there to be read, in the worst
+seed (rows that a thief cut out or drew anew are not). *log2 p* is the exact p-value of one test, *found* how many seeds
 reached 2^-64. Where there are two numbers they are the median and the worst of {seeds} seeds. Every seed has its own
 split of the data, initial weights, key and beacons. One model bears the marks of all channels together. The thief has a
 disjoint half of the data with labels and may query the model with all of it (Lukas et al. 2022). Times are of one
 processor. The weights channel
-tests half of the leaves, as a challenge opens them; the others test all of theirs.
+tests 32 groups of leaves at most, as a challenge opens them; the others test all of theirs.
 """
 
 
@@ -111,13 +112,14 @@ def _costs(workload: Workload, rows: Sequence[Row]) -> Iterator[list[str]]:
         return
     language = QUALITIES[workload.kind][0] == "perplexity"
     asked, unit = (0.5, " %") if language else (0.2, " points" if QUALITIES[workload.kind][1] == "%" else " dB")
-    lost = [
-        100 * (cost["marked"] / cost["unmarked"] - 1) if language else cost["unmarked"] - cost["marked"]
-        for cost in costs
-    ]
-    yield ["quality lost by embedding", *_at_most(lost, asked, lambda value: f"{value:.3f}{unit}")]
-    share = [cost["embed_seconds"] / cost["train_seconds"] for cost in costs]
-    yield ["time of embedding, of the training", *_at_most(share, 0.1, _percent)]
+    for channel in costs[0]["channels"]:
+        lost, share = [], []
+        for cost in costs:
+            before, alone = cost["unmarked"], cost["channels"][channel]
+            lost.append(100 * (alone["marked"] / before - 1) if language else before - alone["marked"])
+            share.append(alone["embed_seconds"] / cost["train_seconds"])
+        yield [f"{channel}: quality lost by embedding", *_at_most(lost, asked, lambda value: f"{value:.3f}{unit}")]
+        yield [f"{channel}: time of embedding, of the training", *_at_most(share, 0.1, _percent)]
     for channel in CHANNELS:
         taken = [r["seconds"] for row in rows if row.mark == OURS and (r := row.reading(channel))]
         if taken:
@@ -184,7 +186,7 @@ def _workload(plan: Plan, workload: Workload, rows: Sequence[Row]) -> Iterator[s
             lines.append(_attack_line(attack, attacked[attack], channels))
     head = ["#", "attack", f"{what} after"]
     for channel in channels:
-        head += [f"{channel}: retention", "log2 p", "found"]
+        head += [f"{channel}: retention", "read", "log2 p", "found"]
     yield table(head, lines) + "\n"
     yield from _comparison(rows)
     drawn = plots(name, rows, plan.plots)
@@ -202,12 +204,13 @@ def _attack_line(attack: str, rows: Sequence[Row], channels: Iterable[str]) -> l
     for channel in channels:
         readings = [reading for row in rows if (reading := row.reading(channel))]
         if not readings:
-            line += ["as the model it is", "", ""] if attack in ATTACKS and ATTACKS[attack].black_box else ["—", "", ""]
+            line += ["as the model it is" if attack in ATTACKS and ATTACKS[attack].black_box else "—", "", "", ""]
             continue
         shares, values = ([reading[key] for reading in readings] for key in ("retention", "log2_p"))
         found = sum(reading["found"] for reading in readings)
         line += [
             f"{_percent(median(shares))} / {_percent(min(shares))}",
+            min(reading["trials"] for reading in readings),
             f"{_log2(median(values))} / {_log2(max(values))}",
             f"{found} of {len(readings)}",
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -42,12 +43,9 @@ class Cell:
 class Plan:
     """config.toml: in full or quick, on the reported seeds or on those for tuning; and where everything goes."""
 
-    version: int
     processes: int
-    effort: float
     seeds: tuple[int, ...]
-    innocents: int
-    keys: int
+    pairs: int
     curves: dict[str, dict[str, list[float]]]
     goals: tuple[dict[str, Any], ...]
     workloads: dict[str, Workload]
@@ -62,12 +60,9 @@ class Plan:
         config = tomllib.loads((HERE / "config.toml").read_text())
         small = config["quick"]
         plan = cls(
-            version=config["version"],
             processes=config["processes"],
-            effort=config["effort"],
             seeds=tuple(config["seeds"]["tuning" if tuning else "reported"]),
-            innocents=config["null"]["innocents"],
-            keys=config["null"]["keys"],
+            pairs=config["null"]["pairs"],
             curves=config["curves"],
             goals=tuple(config["goals"]),
             workloads={name: Workload.parse(name, table) for name, table in config["workloads"].items()},
@@ -77,9 +72,9 @@ class Plan:
         )
         if quick:
             chosen = [plan.workloads[name] for name in small["workloads"]]
-            works = {work.name: work.shortened(small["steps"], small["accusers"]) for work in chosen}
-            seeds, sizes = tuple(small["seeds"]), {name: small[name] for name in ("effort", "innocents", "keys")}
-            plan = replace(plan, workloads=works, curves={}, seeds=seeds, **sizes)
+            sizes = (small["steps"], small["accusers"], small["effort"], small["innocents"])
+            works = {work.name: work.shortened(*sizes) for work in chosen}
+            plan = replace(plan, workloads=works, curves={}, seeds=tuple(small["seeds"]), pairs=small["pairs"])
         if quick or tuning:
             folder = ROOT / "runs" / ("stolen_model-quick" if quick else "stolen_model-tuning")
             plan = replace(plan, results=folder / "results", cache=folder / "cache", plots=folder / "plots")
@@ -88,9 +83,9 @@ class Plan:
 
     def cells(self, workload: Workload) -> Iterator[Cell]:
         """The cells of a workload, what matters most first, so that a run that is stopped early says most."""
-        first, innocents = ["cost", "released"], [f"innocent-{n}" for n in range(self.innocents)]
+        first, innocents = ["cost", "released"], [f"innocent-{n}" for n in range(workload.innocents)]
         if OURS in workload.marks:
-            nulls = [f"null-{channel}-{n}" for channel in workload.channels for n in range(self.innocents)]
+            nulls = [f"null-{channel}-{n}" for channel in workload.channels for n in range(workload.innocents)]
             accusers = [f"accuser-{accuser}" for accuser in workload.accusers]
             ours = [*first, *self._attacks(workload, OURS), *innocents, *nulls, *accusers]
             yield from (Cell(workload.name, OURS, seed, what) for seed in self.seeds for what in ours)
@@ -103,18 +98,23 @@ class Plan:
         run = dict(attack_of(cell.what).run) if cell.what.partition("@")[0] in ATTACKS else {}
         if cell.what.startswith("accuser-"):
             run = dict(accuser_of(cell.what.removeprefix("accuser-")).run)
-        keys = self.keys if cell.what.startswith("null-") else 0
+        keys = self.keys(self.workloads[cell.workload]) if cell.what.startswith("null-") else 0
         return digest_of([self.models_digest(cell), run, keys])
+
+    def keys(self, workload: Workload) -> int:
+        """How many keys each innocent is tested with, so that there are ``pairs`` a channel."""
+        return math.ceil(self.pairs / (len(self.seeds) * workload.innocents))
 
     def models_digest(self, cell: Cell) -> str:
         """The digest of what the models that are kept depend on."""
-        return digest_of([self.version, self.effort, self.workloads[cell.workload].table()])
+        return digest_of(self.workloads[cell.workload].table())
 
     def _attacks(self, workload: Workload, mark: str) -> list[str]:
-        fitting = [name for name, attack in ATTACKS.items() if attack.applies(workload.kind)]
+        chosen = workload.attacks or [name for name, attack in ATTACKS.items() if attack.applies(workload.kind)]
         means = set() if mark == OURS else BY_OWNERS_ALGORITHM
-        return [name for name in fitting if name not in workload.left_out and not means & set(ATTACKS[name].needs)]
+        return [name for name in chosen if not means & set(ATTACKS[name].needs)]
 
     def _curves(self, workload: Workload) -> list[str]:
-        chosen = [(name, curve) for name, curve in self.curves.items() if name in self._attacks(workload, OURS)]
+        attacks = self._attacks(workload, OURS) if workload.curves else []
+        chosen = [(name, curve) for name, curve in self.curves.items() if name in attacks]
         return [f"{name}@{key}={value}" for name, curve in chosen for key in curve for value in curve[key]]

@@ -32,7 +32,7 @@ def bench_of(workload: str, mark: str, seed: int, quick: bool, tuning: bool) -> 
     """A process keeps the owners that it worked for last."""
     plan = Plan.read(quick=quick, tuning=tuning)
     settings = plan.models_digest(Cell(workload, mark, seed, "released"))
-    return Bench(plan.workloads[workload], mark, seed, plan.effort, plan.innocents, plan.cache, settings)
+    return Bench(plan.workloads[workload], mark, seed, plan.cache, settings)
 
 
 def work(cell: Cell, digest: str, keys: int, quick: bool, tuning: bool) -> Record:
@@ -59,7 +59,7 @@ def run(plan: Plan, workload: Workload, *, quick: bool, tuning: bool) -> None:
     missing = [cell for cell in plan.cells(workload) if not results.has(cell.name, wanted[cell.name])]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(plan.processes, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        jobs = [pool.submit(work, cell, wanted[cell.name], plan.keys, quick, tuning) for cell in missing]
+        jobs = [pool.submit(work, cell, wanted[cell.name], plan.keys(workload), quick, tuning) for cell in missing]
         for job in track(as_completed(jobs), workload.name, total=len(jobs), disable=not sys.stderr.isatty()):
             results.add(job.result())
     results.tidy(wanted)

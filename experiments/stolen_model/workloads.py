@@ -50,8 +50,10 @@ class Workload:
 
     ``student`` are the changes to the config that make another architecture, ``fit_steps`` how long the embedded
     baselines are fine-tuned in, ``marks`` which models are released, ``channels`` the settings of ours
-    (:mod:`experiments.stolen_model.channels`), ``left_out`` the attacks that are not run, ``accusers`` the attacks on
-    the null hypothesis that are.
+    (:mod:`experiments.stolen_model.channels`), ``attacks`` those that are run (nothing: all that fit), ``accusers``
+    the attacks on the null hypothesis that are. ``effort`` scales the epochs of attacks; there are ``innocents`` other
+    models; without ``curves`` attacks are run at one strength only. Raise ``version`` when code changes what a result
+    means: every cell is then run again.
     """
 
     name: str
@@ -65,8 +67,12 @@ class Workload:
     marks: tuple[str, ...]
     channels: dict[str, dict[str, Any]]
     shape: tuple[int, int, int] | None = None
-    left_out: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
     accusers: tuple[str, ...] = ()
+    effort: float = 1.0
+    innocents: int = 8
+    curves: bool = True
+    version: int = 1
 
     @classmethod
     def parse(cls, name: str, table: dict[str, Any]) -> Workload:
@@ -76,11 +82,12 @@ class Workload:
 
     def table(self) -> dict[str, Any]:
         """What the models depend on."""
-        return asdict(self) | {"marks": None, "left_out": None, "accusers": None}
+        return asdict(self) | {"marks": None, "attacks": None, "accusers": None, "innocents": None, "curves": None}
 
-    def shortened(self, steps: int, accusers: Sequence[str]) -> Workload:
-        """The same, trained for ``steps`` only, and with these accusers."""
-        return replace(self, config=self.config | {"steps": steps}, fit_steps=steps, accusers=tuple(accusers))
+    def shortened(self, steps: int, accusers: Sequence[str], effort: float, innocents: int) -> Workload:
+        """The same, trained for ``steps`` only, and with these accusers, effort and innocents."""
+        changes: dict[str, Any] = {"config": self.config | {"steps": steps}, "fit_steps": steps}
+        return replace(self, accusers=tuple(accusers), effort=effort, innocents=innocents, **changes)
 
     @property
     def rate(self) -> float:

@@ -127,12 +127,17 @@ def test_every_cell_has_a_name_of_its_own_and_a_digest_that_follows_the_settings
     for workload in plan.workloads.values():
         cells = list(plan.cells(workload))
         assert len({cell.name for cell in cells}) == len(cells)
-        other = replace(plan, version=plan.version + 1)
+        other = replace(plan, workloads={workload.name: replace(workload, version=workload.version + 1)})
         assert all(plan.digest(cell) != other.digest(cell) for cell in cells)
         attacked = {cell.what for cell in cells if cell.mark == "ours"}
-        assert {name for name, attack in ATTACKS.items() if attack.applies(workload.kind)} - attacked <= set(
-            workload.left_out
-        )
+        fitting = {name for name, attack in ATTACKS.items() if attack.applies(workload.kind)}
+        assert set(workload.attacks or fitting) <= fitting & attacked
+
+
+def test_there_are_as_many_pairs_of_keys_and_innocents_as_asked_for() -> None:
+    plan = Plan.read()
+    for workload in plan.workloads.values():
+        assert plan.keys(workload) * len(plan.seeds) * workload.innocents >= plan.pairs >= 10_000
 
 
 def test_seeds_for_tuning_are_not_the_reported_ones() -> None:

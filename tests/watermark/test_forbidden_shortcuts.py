@@ -11,11 +11,11 @@ import pytest
 from tests.watermark import digits
 from tests.watermark.conftest import BETA, SMALL, SMALL_WIDTHS, Owner, block, changed
 from tests.watermark.digits import CARRIER
+from tests.watermark.test_null import all_matches
 from watermark import Claim, Evidence, LeafOpening, WatermarkKey, detect, embed
 from watermark.bits import mark_bit
-from watermark.detect import count_matches, read
-from watermark.weights.arrays import Array
-from watermark.weights.carriers import carrier_factors
+from watermark.detect import read
+from watermark.weights.carriers import carrier_product
 from watermark.weights.layouts.mlp import align
 
 
@@ -33,7 +33,7 @@ def test_alignment_to_the_marked_model_convicts_innocents() -> None:
     innocents = digits.train_many(range(200, 204), SMALL_WIDTHS, steps=40, rate=5e-3)
 
     def matches(reference: digits.State) -> int:
-        return sum(count_matches([align(model, reference)[CARRIER].numpy()], claim) for model in innocents)
+        return sum(all_matches(align(model, reference)[CARRIER].numpy(), claim) for model in innocents)
 
     assert Evidence(matches(theta_ref), 4 * 256).log2_p > -20
     assert Evidence(matches(marked), 4 * 256).log2_p < -64
@@ -67,7 +67,7 @@ def test_bits_without_the_index_make_all_bits_one_coin(small: Owner, monkeypatch
     innocent = read(digits.train(digits.initial(7, SMALL_WIDTHS), steps=60, seed=7), small.claim)
     seed, rows = bytes(32), block(SMALL, 0)
     leaves = [LeafOpening(index, seed, bytes(32), ()) for index in range(SMALL.weights.leaves)]
-    lean = np.sign(carrier_product(innocent[0][rows], seed))
+    lean = np.sign(carrier_product(innocent[0].found[rows], seed))
 
     def matches(bit: Callable[..., int]) -> list[int]:
         betas = [number.to_bytes(32, "big") for number in range(64)]
@@ -80,11 +80,6 @@ def test_bits_without_the_index_make_all_bits_one_coin(small: Owner, monkeypatch
     monkeypatch.setattr(LeafOpening, "check", lambda *_: None)
     claim = dataclasses.replace(small.claim, leaves=(small.claim.leaves[0], equal, *small.claim.leaves[2:]))
     assert "one seed" in str(detect(small.model, [claim])[0].void)
-
-
-def carrier_product(weight: Array, seed: bytes) -> float:
-    u, v = carrier_factors(seed, *weight.shape)
-    return float(u @ weight @ v)
 
 
 def test_fresh_bits_every_day_are_averaged_away_and_the_same_bits_are_not(small: Owner) -> None:

@@ -38,6 +38,12 @@ def carrier_factors(seed: bytes, rows: int, columns: int) -> tuple[Array, Array]
     return signs[:rows], signs[rows:]
 
 
+def carrier_product(block: Array, seed: bytes) -> float:
+    """``u^T M v`` of a leaf's carrier and the group's rows M [rows, columns]: its sign is the bit that is read."""
+    u, v = carrier_factors(seed, *block.shape)
+    return float(np.dot(u @ block, v))
+
+
 def carrier_scale(rows: int, columns: int) -> float:
     """What divides ``u^T M v`` to give ``<R, M>`` for a carrier of Frobenius norm 1."""
     return math.sqrt(rows * columns)

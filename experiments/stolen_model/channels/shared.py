@@ -51,6 +51,6 @@ def beta_of(seed: int) -> bytes:
 
 
 def reading_of(evidence: Evidence) -> Reading:
-    """Evidence as a reading: the score is -log2 p."""
-    share = evidence.matches / evidence.trials
-    return Reading(-evidence.log2_p, share, evidence.log2_p, evidence.accepted)
+    """Evidence as a reading: the score is -log2 p. Where no leaf could be read at all, nothing is retained."""
+    share = evidence.matches / evidence.trials if evidence.trials else 0.0
+    return Reading(-evidence.log2_p, share, evidence.log2_p, evidence.accepted, evidence.trials)

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import ClassVar
 
 from torch import nn
 
+from challenge.claims import OPENED_GROUPS
 from experiments.attacks.networks import loaded, weights_of
 from experiments.baselines.scheme import Owner, Reader
 from experiments.stolen_model.channels.shared import Coins, beta_of, reading_of, secret
 from pol.programs.lora import frozen
-from watermark import (
-    Claim,
-    LeafOpening,
-    MarkParameters,
-    WatermarkKey,
-    detect,
-    embed,
-    opening_groups,
-    suggested_parameters,
-)
-from watermark.detect import count_matches, read
-from watermark.weights.arrays import State
+from watermark import Claim, MarkParameters, WatermarkKey, detect, embed, opening_groups, suggested_parameters
+from watermark.bits import mark_bit
+from watermark.detect import read
+from watermark.key import Leaf
+from watermark.weights.arrays import Array, State
+from watermark.weights.carriers import carrier_product
 from watermark.weights.layouts import LAYOUTS
 from watermark.weights.parameters import WeightMark
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Rank-1 carriers in the weights, embedded at the least norm; a challenge opens a share of the groups."""
+    """Rank-1 carriers in the weights, embedded at the least norm.
 
-    opened: float
+    A test opens as many groups as a challenge may, but two thirds of them at most, so that some are left to be seen by
+    the thief.
+    """
+
     strength: float = 1.0
     black_box: ClassVar[bool] = False
 
@@ -46,42 +45,60 @@ class Weights:
 
     def mark(self, owner: Owner, model: nn.Module) -> nn.Module:
         """``model`` with the owner's bits in it."""
-        parameters, state = MarkParameters(self.parameters(owner)), weights_of(model)
+        parameters, state = MarkParameters(self.parameters(owner)), _state(model)
         return loaded(model, embed(state, _key(owner.seed, parameters), beta_of(owner.seed), parameters)).eval()
 
     def reader(self, owner: Owner, released: nn.Module) -> Reader:
         """Aligns to theta_ref and counts the opened bits, as a challenge does."""
-        claim = self.claim(owner, end=self.opened)
-        return lambda suspect: reading_of(detect(weights_of(suspect), [claim])[0])
+        claim = self.claim(owner, slice(_opened(self.parameters(owner))))
+        return lambda suspect: reading_of(detect(_state(suspect), [claim])[0])
 
     def disclosed(self, owner: Owner) -> Claim:
-        """A claim with a further quarter of the groups: the thief has seen them, and no test here uses them."""
-        return self.claim(owner, self.opened, self.opened + 0.25)
+        """A claim with half as many further groups: the thief has seen them, and no test here uses them."""
+        opened = _opened(self.parameters(owner))
+        return self.claim(owner, slice(opened, opened + max(1, opened // 2)))
 
-    def claim(self, owner: Owner, start: float = 0.0, end: float = 1.0) -> Claim:
-        """The owner's claim with the groups opened that a beacon names, from a share of them to another."""
+    def claim(self, owner: Owner, some: slice = slice(None)) -> Claim:
+        """The owner's claim with all groups opened, or ``some`` of them in the order in which a beacon names them."""
         parameters = MarkParameters(self.parameters(owner))
         key = _key(owner.seed, parameters)
         named = opening_groups(secret(owner.seed, b"opening"), key.root, parameters.groups, parameters.groups)
-        groups = named[round(start * len(named)) : max(1, round(end * len(named)))]
-        claim = Claim.make(key, beta_of(owner.seed), parameters, groups, owner.model.state_dict())
+        claim = Claim.make(key, beta_of(owner.seed), parameters, named[some], _state(owner.model))
         return replace(claim, base=_base(owner))
 
     def null(self, owner: Owner, innocent: nn.Module, keys: range) -> Coins:
         """See :class:`Channel`."""
         claim, counts = self.claim(owner), []
-        matrices = read(innocent.state_dict(), claim)
+        matrices = [reading.found for reading in read(_state(innocent), claim)]
         for number in keys:
             key = _key(number, claim.parameters)
-            leaves = tuple(LeafOpening(leaf.index, leaf.seed, leaf.salt, ()) for leaf in key.leaves)  # paths: not read
-            counts.append(count_matches(matrices, replace(claim, key_root=key.root, leaves=leaves)))
+            counts.append(sum(_agrees(matrices, leaf, key, claim) for leaf in key.leaves))
         return Coins(counts, claim.parameters.leaf_count, Fraction(1, 2))
 
     def parameters(self, owner: Owner) -> WeightMark:
         """See :class:`Channel`."""
-        mark = suggested_parameters(owner.model.state_dict(), layout=owner.kind, base=_base(owner)).weights
+        mark = suggested_parameters(_state(owner.model), layout=owner.kind, base=_base(owner)).weights
         assert mark is not None
         return replace(mark, carriers=tuple(replace(c, margin=c.margin * self.strength) for c in mark.carriers))
+
+
+def _opened(mark: WeightMark) -> int:
+    return min(OPENED_GROUPS, max(1, 2 * mark.groups // 3))
+
+
+def _agrees(matrices: Sequence[Array], leaf: Leaf, key: WatermarkKey, claim: Claim) -> bool:
+    """Whether a bit is in an innocent's matrices, even where a test would set them aside for being an innocent's."""
+    mark = claim.parameters.weights
+    assert mark is not None
+    number, rows = mark.place(leaf.index // mark.leaves)
+    product = carrier_product(matrices[number][rows], leaf.seed)
+    return mark_bit(claim.beta, key.root, leaf.index, leaf.seed) * product > 0
+
+
+def _state(network: nn.Module) -> State:
+    """What is released of ``network``, and read: its adapters alone where it has any, else everything."""
+    state = weights_of(network)
+    return {name: tensor for name, tensor in state.items() if ".lora_" in name} or state
 
 
 def _base(owner: Owner) -> State | None:

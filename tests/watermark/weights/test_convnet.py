@@ -12,13 +12,12 @@ import torch
 from pol.errors import SpecError
 from tests.watermark import digits
 from tests.watermark.conftest import BETA
-from tests.watermark.test_null import assert_coin_flips
+from tests.watermark.test_null import assert_coin_flips, every_match
 from tests.watermark.weights import convnets
 from tests.watermark.weights.convnets import CNN, RESNET, State
 from watermark import Claim, Evidence, MarkParameters, WatermarkKey, detect, embed, suggested_parameters
 from watermark.weights.layouts.convnet import ConvNetLayout, read_convnet
 from watermark.weights.parameters import Carrier, WeightMark
-from watermark.weights.reading import count_matches, read_weights
 
 FILTERS = 8
 LAYOUT = ConvNetLayout()
@@ -113,20 +112,20 @@ def test_theta_ref_reads_as_it_is(owner: Owner) -> None:
 def test_without_alignment_a_shuffled_copy_says_nothing(owner: Owner) -> None:
     leaves = owner.claim.leaves
     stolen = [shuffled(owner.model)[name].double().flatten(1).numpy() for name in owner.mark.tensors]
-    assert Evidence(count_matches(stolen, leaves, BETA, owner.claim.key_root, owner.mark), len(leaves)).log2_p > -20
+    assert Evidence(every_match(stolen, leaves, BETA, owner.claim.key_root, owner.mark), len(leaves)).log2_p > -20
 
 
 def test_a_thousand_keys_on_aligned_networks_are_coin_flips(owner: Owner) -> None:
     """An innocent, an innocent with dummies shuffled, and the marked one itself, with keys that are not its own."""
     innocent = convnets.initial(owner.name, FILTERS, 77)
     suspects = [innocent, shuffled(convnets.widened(innocent, "clique", 5)), shuffled(owner.model)]
-    readings = [read_weights(suspect, owner.theta_ref, owner.mark) for suspect in suspects]
+    readings = [LAYOUT.read(suspect, owner.theta_ref, owner.mark.tensors) for suspect in suspects]
     mark = WeightMark("convnet", owner.mark.carriers, 72 // owner.mark.groups)
     trials = mark.leaf_count
     matches = []
     for number in range(1000):
         key = WatermarkKey(number.to_bytes(32, "big"), trials)
-        matches.append(count_matches(readings[number % 3], key.leaves, BETA, key.root, mark))
+        matches.append(every_match(readings[number % 3], key.leaves, BETA, key.root, mark))
     assert_coin_flips(matches, trials)
 
 
@@ -141,7 +140,7 @@ def test_alignment_to_the_marked_network_would_convict_innocents() -> None:
     def evidence(reference: State) -> Evidence:
         found = [LAYOUT.read(model, reference, owner.mark.tensors) for model in innocents]
         opened = owner.claim.leaves
-        total = sum(count_matches(read, opened, BETA, owner.claim.key_root, owner.mark) for read in found)
+        total = sum(every_match(read, opened, BETA, owner.claim.key_root, owner.mark) for read in found)
         return Evidence(total, len(innocents) * len(opened))
 
     assert evidence(owner.theta_ref).log2_p > -20

@@ -15,10 +15,11 @@ from scipy.stats import binom, kstest
 
 from pol.errors import SpecError
 from pol.programs.base_model import VARIABLE
+from tests.watermark.test_null import every_match
 from tests.watermark.weights import adapters as thief
 from tests.watermark.weights.adapters import ALPHA, PREFIX, State, World
 from watermark import Claim, Evidence, LeafOpening, MarkParameters, WatermarkKey, detect, embed
-from watermark.detect import count_matches, read
+from watermark.detect import read
 from watermark.weights import merged
 from watermark.weights.arrays import Array
 from watermark.weights.layouts.lora import MARGIN, LoRALayout
@@ -49,7 +50,7 @@ class Owner:
         return detect(suspect, [self.claim])[0].matches
 
 
-def make_owner(world: World, steps: int, rows: int = 32, leaves: int = 3) -> Owner:
+def make_owner(world: World, steps: int, rows: int = 32, leaves: int = 2) -> Owner:
     theta_0, theta_ref = world.adapters(1, 0), world.adapters(1, steps)
     heights = {name: len(tensor) for name, tensor in theta_0.items() if ".lora_B." in name}
     carriers = tuple(Carrier(name, height // rows, rows, MARGIN) for name, height in heights.items())
@@ -137,7 +138,7 @@ def test_a_mark_changes_its_tensors_alone_and_costs_little(owner: Owner) -> None
     assert changed == set(owner.claim.parameters.weights.tensors)
     change = {name: owner.model[name] - owner.theta_ref[name] for name in changed}
     way = {name: owner.theta_ref[name] - owner.theta_0[name] for name in changed}
-    assert length(change) < 0.3 * length(way)  # three bits in 256 entries; the suggested mark has half as many
+    assert length(change) < 0.4 * length(way)  # two bits in 256 entries; the suggested mark has a quarter as many
     before, after = owner.world.loss(owner.theta_ref), owner.world.loss(owner.model)
     assert after < 1.01 * before
 
@@ -233,9 +234,12 @@ def test_innocent_adapters_match_by_coin_flips(owner: Owner, innocents: list[Sta
     matrices = []
     for innocent in innocents:
         quantised = thief.quantised(thief.plus(owner.world.base, thief.deltas(innocent, SCALE)), 4)
-        matrices += [read(innocent, plain), read(quantised, plain)]
+        matrices += [[reading.found for reading in read(model, plain)] for model in (innocent, quantised)]
     keys = [WatermarkKey(number.to_bytes(32, "big"), parameters.leaf_count) for number in range(1000)]
-    counts = [count_matches(matrices[number % 4], opened(plain, key)) for number, key in enumerate(keys)]
+    counts = [
+        every_match(matrices[number % 4], key.leaves, plain.beta, key.root, parameters.weights)
+        for number, key in enumerate(keys)
+    ]
     trials, dice = parameters.leaf_count, np.random.default_rng(0).random(len(counts))
     assert min(Evidence(count, trials).log2_p for count in counts) > -20
     p_values = binom.sf(counts, trials, 0.5) + dice * binom.pmf(counts, trials, 0.5)
@@ -252,10 +256,10 @@ def opened(claim: Claim, key: WatermarkKey) -> Claim:
 
 def test_suggested_groups_go_where_there_is_room() -> None:
     """By the size of B: 64 groups among few modules, one a module among many, none where a bit would cost too much."""
-    few = {"q_proj": 1536, "v_proj": 384, "k_proj": 96}
+    few = {"q_proj": 1536, "v_proj": 512, "k_proj": 96}
     model = {name: tensor for module, height in few.items() for name, tensor in adapter(module, height).items()}
     carriers = {carrier.tensor.split(".")[0]: carrier for carrier in LAYOUT.suggested(model)}
-    assert {module: carrier.groups for module, carrier in carriers.items()} == {"q_proj": 8, "v_proj": 2}
+    assert {module: carrier.groups for module, carrier in carriers.items()} == {"q_proj": 3, "v_proj": 1}
     LAYOUT.check(model, list(carriers.values()), where="the model")
     many = {name: tensor for n in range(100) for name, tensor in adapter(f"layers.{n}.q_proj", 576).items()}
     assert [carrier.groups for carrier in LAYOUT.suggested(many)] == [1] * 100

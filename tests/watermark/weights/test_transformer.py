@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn import functional
 
 from pol.errors import SpecError
+from tests.watermark.test_null import every_match
 from tests.watermark.weights import transformer_thief as thief
 from tests.watermark.weights.transformer_thief import Attack, Body, State
-from watermark import Evidence, LeafOpening, WatermarkKey
+from watermark import Evidence, LeafOpening, WatermarkKey, suggested_parameters
 from watermark.weights.arrays import Array
 from watermark.weights.embed import embed_weights
 from watermark.weights.layouts.transformer import TransformerLayout
@@ -82,16 +83,21 @@ class Family:
         return self.together(body)
 
     def matches(self, suspect: State) -> int:
-        return matches(read_weights(suspect, self.theta_ref, self.mark), self.key, self.mark)
+        readings = read_weights(suspect, self.theta_ref, self.mark)
+        return count_matches(readings, leaves_of(self.key), BETA, self.key.root, self.mark).matches
 
 
 def matches(matrices: Sequence[Array], key: WatermarkKey, mark: WeightMark) -> int:
-    leaves = tuple(LeafOpening(leaf.index, leaf.seed, leaf.salt, ()) for leaf in key.leaves)
-    return count_matches(matrices, leaves, BETA, key.root, mark)
+    return every_match(matrices, key.leaves, BETA, key.root, mark)
+
+
+def leaves_of(key: WatermarkKey) -> list[LeafOpening]:
+    return [LeafOpening(leaf.index, leaf.seed, leaf.salt, ()) for leaf in key.leaves]
 
 
 def family(theta_ref: State, innocent: State, secret: bytes, *rest: Callable[..., object]) -> Family:
-    mark = WeightMark("transformer", LAYOUT.suggested(theta_ref), leaves=4)
+    everywhere = open_transformer(theta_ref, where="theta").carriers
+    mark = WeightMark("transformer", tuple(Carrier(tensor, 8, 8, 1.5) for tensor in everywhere), leaves=4)
     key = WatermarkKey(secret, mark.leaf_count)
     marked = embed_weights(theta_ref, key, BETA, mark)
     return Family(theta_ref, innocent, marked, mark, key, *rest)  # type: ignore[arg-type]
@@ -190,10 +196,18 @@ def test_the_marked_model_and_theta_ref(either: Family) -> None:
     assert Evidence(either.matches(either.theta_ref), either.mark.leaf_count).log2_p > -20
 
 
-def test_the_suggested_mark_is_spread_over_all_blocks(either: Family) -> None:
-    assert {carrier.tensor for carrier in either.mark.carriers} == set(
-        open_transformer(either.theta_ref, where="theta").carriers
-    )
+def test_the_suggested_mark_is_spread_over_the_perceptrons_of_all_blocks(either: Family) -> None:
+    places = open_transformer(either.theta_ref, where="theta").carriers
+    chosen = suggested_parameters(either.theta_ref, layout="transformer").weights
+    assert set(chosen.tensors) == {tensor for tensor, (part, _) in places.items() if part == "mlp"}
+    assert chosen.leaf_count >= 192
+    key = WatermarkKey(bytes(31) + b"S", chosen.leaf_count)
+    marked = embed_weights(either.theta_ref, key, BETA, chosen)
+    readings = read_weights(marked, either.theta_ref, chosen)
+    assert count_matches(readings, leaves_of(key), BETA, key.root, chosen).matches == chosen.leaf_count
+
+
+def test_only_carriers_are_changed(either: Family) -> None:
     changed = [name for name, tensor in either.marked.items() if not torch.equal(tensor, either.theta_ref[name])]
     assert set(changed) == set(either.mark.tensors)
 
@@ -217,7 +231,7 @@ def test_a_thousand_keys_on_innocent_models(either: Family) -> None:
     """Read once, theta_ref and an innocent model; each further key's count is Bin(M, 1/2). Ties made KS exact."""
     mark = WeightMark("transformer", either.mark.carriers, leaves=1)
     for suspect, first in ((either.innocent, 0), (either.attacked(either.theta_ref, thief.units_moved), 500)):
-        matrices = read_weights(suspect, either.theta_ref, mark)
+        matrices = LAYOUT.read(suspect, either.theta_ref, mark.tensors)
         keys = [WatermarkKey(number.to_bytes(32, "big"), mark.leaf_count) for number in range(first, first + 500)]
         counts = np.array([matches(matrices, key, mark) for key in keys])
         assert min(Evidence(int(count), mark.leaf_count).log2_p for count in counts) > -20
@@ -230,7 +244,8 @@ def test_the_mark_of_another_key_is_not_the_owners(either: Family) -> None:
     """Two copies of theta_ref, marked with two keys: each key's bits are in its own copy alone."""
     other = WatermarkKey(b"another secret of 32 bytes .....", either.mark.leaf_count)
     twice = embed_weights(either.theta_ref, other, BETA, either.mark)
-    assert matches(read_weights(twice, either.theta_ref, either.mark), other, either.mark) == either.mark.leaf_count
+    found = LAYOUT.read(twice, either.theta_ref, either.mark.tensors)
+    assert matches(found, other, either.mark) == either.mark.leaf_count
     assert Evidence(either.matches(twice), either.mark.leaf_count).log2_p > -20
 
 
@@ -281,7 +296,7 @@ def test_a_mark_in_one_tensor_alone(either: Family, number: int) -> None:
     mark = WeightMark("transformer", either.mark.carriers[number : number + 1], leaves=4)
     key = WatermarkKey(bytes(32), mark.leaf_count)
     marked = embed_weights(either.theta_ref, key, BETA, mark)
-    assert matches(read_weights(marked, either.theta_ref, mark), key, mark) == mark.leaf_count
+    assert matches(LAYOUT.read(marked, either.theta_ref, mark.tensors), key, mark) == mark.leaf_count
 
 
 def test_names_without_the_leading_model(llama: Family) -> None:

@@ -1,4 +1,4 @@
-"""ReLU MLPs: the marked matrices are the weights between hidden layers, right where they are.
+"""ReLU MLPs: the marked matrices are the weights of all layers but the last, right where they are.
 
 A model has ``layers.<i>.weight`` [out, in] and ``layers.<i>.bias`` [out], i = 0, 1, ...; every hidden layer is a label
 of its own for alignment (:mod:`watermark.weights.align`).
@@ -23,7 +23,9 @@ from watermark.weights.parameters import Carrier, spread_groups
 _EXPECTED = "a ReLU MLP has layers.<i>.weight and layers.<i>.bias only (models with batch-norm cannot be marked)"
 _NAME = re.compile(r"layers\.(0|[1-9][0-9]?)\.(weight|bias)")
 _FLOAT_BYTES = 4
-_GROUPS, _ROWS, _MARGIN = 64, 8, 3.0
+_GROUPS, _ROWS, _MARGIN = 48, 8, 3.0
+_FIRST_GROUPS, _FIRST_MARGIN = 8, 2.0
+"""Of the layer that reads the inputs: its rows are short, so that a bit is a larger part of them."""
 
 
 class Layer(NamedTuple):
@@ -34,18 +36,18 @@ class Layer(NamedTuple):
 
 
 class MLPLayout:
-    """The weights between two hidden layers, right where they are; suspects are aligned unit by unit.
+    """The weights of all layers but the last, right where they are; suspects are aligned unit by unit.
 
     A group's rows fill whole 16 KiB blocks of the tensor's digest, so that its change touches blocks of its own.
     """
 
     def check(self, state: State, carriers: Sequence[Carrier], *, where: str) -> None:
         """See :class:`watermark.weights.layouts.Layout`."""
-        inner = {f"layers.{i}.weight": layer.weight for i, layer in enumerate(read_mlp(state, where=where)[1:-1], 1)}
+        hidden = {f"layers.{i}.weight": layer.weight for i, layer in enumerate(read_mlp(state, where=where)[:-1])}
         for carrier in carriers:
-            weight = inner.get(carrier.tensor)
+            weight = hidden.get(carrier.tensor)
             if weight is None:
-                raise SpecError(f"{where}: {carrier.tensor} does not lie between two hidden layers (of {list(inner)})")
+                raise SpecError(f"{where}: {carrier.tensor} is not the weight of a hidden layer (of {list(hidden)})")
             carrier.check_room(len(weight), where=where)
             size = carrier.rows * weight.shape[1] * _FLOAT_BYTES
             if size % BLOCK_BYTES:
@@ -65,11 +67,19 @@ class MLPLayout:
         return [layers[int(tensor.split(".")[1])].weight for tensor in tensors]
 
     def suggested(self, state: State, base: State | None = None) -> tuple[Carrier, ...]:
-        """See :class:`watermark.weights.layouts.Layout`."""
-        inner = list(enumerate(read_mlp(state, where="the model")))[1:-1]
-        shapes = [(f"layers.{i}.weight", len(layer.weight)) for i, layer in inner]
-        whole = [BLOCK_BYTES // math.gcd(BLOCK_BYTES, _FLOAT_BYTES * layer.weight.shape[1]) for _, layer in inner]
-        return spread_groups(shapes, groups=_GROUPS, rows=math.lcm(_ROWS, *whole), margin=_MARGIN)
+        """See :class:`watermark.weights.layouts.Layout`: the layer that reads the inputs bears a sixth of the mark.
+
+        What a thief cuts out of the later layers, or draws anew, is not in the first.
+        """
+        hidden = [
+            (f"layers.{i}.weight", len(layer.weight), math.lcm(_ROWS, _whole_blocks(layer.weight.shape[1])))
+            for i, layer in enumerate(read_mlp(state, where="the model")[:-1])
+        ]
+        (first, height, rows), *others = hidden
+        share = min(_FIRST_GROUPS, height // rows)
+        carriers = (Carrier(first, share, rows, _FIRST_MARGIN),) if share else ()
+        shapes, rows = [(name, height) for name, height, _ in others], math.lcm(*(rows for *_, rows in others))
+        return carriers + spread_groups(shapes, groups=_GROUPS - share, rows=rows, margin=_MARGIN)
 
 
 def read_mlp(state: State, *, where: str) -> tuple[Layer, ...]:
@@ -123,6 +133,11 @@ def _maps(layers: tuple[Layer, ...]) -> dict[str, Map]:
         f"layers.{i}.weight": Map(layer.weight[:, :, None], layer.bias, axes[i], axes[i + 1])
         for i, layer in enumerate(layers)
     }
+
+
+def _whole_blocks(columns: int) -> int:
+    """The fewest rows of ``columns`` floats that fill whole blocks."""
+    return BLOCK_BYTES // math.gcd(BLOCK_BYTES, _FLOAT_BYTES * columns)
 
 
 def _layer(state: State, number: int, where: str) -> Layer:
