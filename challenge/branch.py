@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from challenge.claims import TiedClaim
+from challenge.segments import Policy, job_of, judge_difference
 from challenge.states import load_blob
 from challenge.verdict import ExitCode, Verdict
 from pol.proof import Proof, Submission
 from pol.state import Tensors, model_tensors
 from pol.tensors import tensors_digest
 from watermark import MarkParameters, verify_embedding
+from watermark.branch_replay import branch_of, replay_branch
+from watermark.key import Leaf, OpenedKey
 from watermark.weights.parameters import WeightMark
 
 MAX_EMBED_CHANGE = 0.25
@@ -20,34 +24,84 @@ theta_0 to theta_ref (honest embeddings with the default parameters need 0.17 to
 
 
 def check_branch(
-    folder: Path, proof: Proof, model: Tensors | None, initial: Tensors, own: Sequence[TiedClaim], verdict: Verdict
+    folder: Path,
+    proof: Proof,
+    model: Tensors | None,
+    initial: Tensors,
+    own: Sequence[TiedClaim],
+    policy: Policy,
+    verdict: Verdict,
 ) -> None:
-    """Compare the submitted ``model`` with the trunk's at the branch; ``own`` are the trainer's own claims."""
+    """Compare the submitted ``model`` with the trunk's at the branch; ``own`` are the trainer's own claims.
+
+    A mark that was trained in is replayed as ``policy`` says; :class:`CannotRun` if that is not possible here.
+    """
     mark, promise = proof.submission, proof.spec.watermark
     if mark is None or model is None:
         verdict.limits.append("no model was submitted: only the trunk was checked")
         return
-    reference = model_tensors(load_blob(folder, proof.stored_at(proof.spec.bounds(mark.reference_segment)[1]).cid))
     where = f"after segment {mark.reference_segment}"
     if promise is None or mark.beta is None:
         if promise:
             verdict.limits.append("a watermark was promised, but none was embedded")
-        if tensors_digest(model) != tensors_digest(reference):
+        if tensors_digest(model) != tensors_digest(_reference(folder, proof, mark)):
             verdict.reject(ExitCode.REPLAY_MISMATCH, "the submitted model is not the trunk's model at the branch")
         verdict.checks.append(("branch", f"the trunk's model {where}, no watermark"))
         return
     parameters = MarkParameters.from_json(promise.parameters, where="spec.watermark.parameters")
-    if parameters.weights and len(parameters.channels) == 1:
-        findings, held = _embedded(proof, mark, parameters.weights, reference, model, initial, own)
+    if parameters.weights and not parameters.trained_in:
+        findings, held = _embedded(
+            proof, mark, parameters.weights, _reference(folder, proof, mark), model, initial, own
+        )
+        for message in findings:
+            verdict.reject(ExitCode.REPLAY_MISMATCH, f"embed segment: {message}")
     else:
-        findings, held = [], "a mark that was trained in"
+        held = _trained_in(folder, proof, mark, parameters, own, policy, verdict)
+    verdict.checks.append(("branch", f"{where}, {held}"))
+
+
+def opens_all(tied: TiedClaim) -> bool:
+    """Whether a claim opens its whole key, so that nobody chose what to open."""
+    return len(tied.claim.leaves) == tied.claim.parameters.leaf_count
+
+
+def _reference(folder: Path, proof: Proof, mark: Submission) -> Tensors:
+    """The trunk's model at the branch."""
+    return model_tensors(load_blob(folder, proof.stored_at(proof.spec.bounds(mark.reference_segment)[1]).cid))
+
+
+def _trained_in(
+    folder: Path,
+    proof: Proof,
+    mark: Submission,
+    parameters: MarkParameters,
+    own: Sequence[TiedClaim],
+    policy: Policy,
+    verdict: Verdict,
+) -> str:
+    """Replay the branch with the whole key, if it was opened; returns how the mark is held."""
+    assert mark.beta is not None
+    whole = next((tied.claim for tied in own if opens_all(tied)), None)
+    if whole is None or not parameters.branch_steps:
+        missing = "its number of steps was not promised" if whole else "which takes the whole key"
         verdict.undecided.append(
-            "the mark was trained in, and its embed segment was not replayed, which takes the whole key: "
+            f"the mark was trained in, and its embed segment was not replayed: {missing}; "
             "what lies between the trunk and the submitted model stays open"
         )
-    for message in findings:
-        verdict.reject(ExitCode.REPLAY_MISMATCH, f"embed segment: {message}")
-    verdict.checks.append(("branch", f"{where}, {held}"))
+        return "a mark that was trained in"
+    leaves = sorted(whole.leaves, key=lambda leaf: leaf.index)
+    key = OpenedKey(tuple(Leaf(leaf.index, leaf.seed, leaf.salt) for leaf in leaves))
+    branch = branch_of(mark.reference_segment, key, mark.beta, parameters)
+    job = replace(job_of(proof, policy), branch=branch)
+    result, marked = replay_branch(folder, proof, job, policy.executor.replay)
+    verdict.limits.extend(note for note in result.notes if note not in verdict.limits)
+    problem = result.problem
+    if problem is None and tensors_digest(marked) != mark.model_digest:
+        problem = f"{branch.steps} steps with the promised mark do not replay to the submitted model"
+    if problem:
+        judge_difference(proof, result, f"embed segment: {problem}", None, verdict)
+        return "a mark that was trained in, which did not replay here"
+    return f"{branch.steps} steps with the whole key replay to the submitted model bit for bit"
 
 
 def _embedded(

@@ -21,6 +21,7 @@ from challenge.signing import check_claim_signature, sign_claim
 from pol.encoding import MAX_JSON_BYTES, Json, canonical_json, fields, from_hex, parse_canonical_json, to_hex
 from pol.errors import CannotRun, ProofError
 from pol.spec import TrainingSpec
+from pol.state import Tensors
 from pol.tensors import table_digest, tensor_header, tensor_root, tensor_table
 from watermark import Claim
 
@@ -35,11 +36,15 @@ MAX_HEADER_BYTES = 70_000
 
 @dataclass(frozen=True)
 class TiedClaim:
-    """A claim, the spec that promised it, and the digest of the trunk state its theta_ref is the model of."""
+    """A claim, the spec that promised it, and the digest of the trunk state its theta_ref is the model of.
+
+    ``model`` is the claimant's submitted model, where the verifier has it; it is not part of what travels.
+    """
 
     claim: Claim
     spec: TrainingSpec
     reference_digest: bytes
+    model: Tensors | None = None
 
 
 def write_claim(

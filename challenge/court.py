@@ -1,18 +1,24 @@
-"""What a verifier brings to a watermark test: the task's own network, for channels that ask a model."""
+"""What a verifier brings to a watermark test: the task's own network, and inputs, for channels that ask a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
 
-from pol.errors import SpecError
+from pol.errors import CannotRun, SpecError
 from pol.program import is_built_in, load_program
+from pol.programs.config import parse
+from pol.programs.image_to_image import ImageToImage, ImageToImageConfig
+from pol.programs.images import as_images
+from pol.sources import committed_samples
 from pol.spec import TrainingSpec
 from pol.state import TrainingState
 from watermark.answers import Answers, answers_of
-from watermark.detect import Court
+from watermark.detect import Court, Probes
+from watermark.outputs import OutputMark, probe_indices
 
 
 def court_of(spec: TrainingSpec) -> Court:
@@ -29,6 +35,29 @@ def court_of(spec: TrainingSpec) -> Court:
         return answers_of(_filled(program.build(spec.config, bytes(32)), state))
 
     return Court(network=network)
+
+
+def probes_of(spec: TrainingSpec, dataset: Path | None, beacon: bytes) -> Probes | None:
+    """Samples of ``spec``'s data set, at ``dataset`` (None: a built-in one), that ``beacon`` draws to judge outputs by.
+
+    None unless the program turns images into images, and the data set is at hand. ``beacon`` is one that no accuser
+    chose: the task's, or the verifier's own.
+    """
+    if not is_built_in(spec.program_digest):
+        return None
+    if not isinstance(load_program(spec.program, spec.program_digest), ImageToImage):
+        return None
+    try:
+        samples = committed_samples(spec, dataset)
+    except CannotRun:
+        return None
+    config = parse(ImageToImageConfig, spec.config)
+
+    def probes(key_root: bytes, mark: OutputMark) -> torch.Tensor:
+        inputs, *_ = samples.batch(probe_indices(beacon, key_root, len(samples), mark.images))
+        return as_images(inputs, config.inputs, config.height, config.width)
+
+    return probes
 
 
 def _filled(built: TrainingState, state: Mapping[str, torch.Tensor]) -> nn.Module:

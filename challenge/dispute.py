@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from eth_utils.address import to_checksum_address
+
+from chain.anchoring import read_run
 from chain.client import ArenaClient
 from chain.commitments import new_salt
+from chain.errors import ChainError
 from chain.types import Opening, open_segment
 from challenge.bundle import fetch_proof, publish_proof
 from challenge.claims import TiedClaim
@@ -16,8 +21,9 @@ from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome, Verdict
 from challenge.verify import verify
 from pol.encoding import digest, to_hex
-from pol.errors import ProofError
+from pol.errors import CannotRun, ProofError
 from pol.proof import Proof
+from pol.state import from_safetensors
 from pol.store import BlobStore
 
 NO_REPRODUCTION_DOMAIN = "aiarena/no-reproduction/v1"
@@ -66,7 +72,19 @@ def judge_case(
             verdict = Verdict()
             verdict.reject(ExitCode.MALFORMED, str(error))
             return verdict
-        return verify(folder, mine, claims=claims, chain=client)
+        return verify(folder, mine, claims=[with_model(tied, client, store) for tied in claims], chain=client)
+
+
+def with_model(tied: TiedClaim, client: ArenaClient, store: BlobStore) -> TiedClaim:
+    """``tied`` with the model that its trainer submitted, where that is revealed and in ``store``."""
+    task = tied.spec.task
+    with suppress(CannotRun, ChainError, ProofError):  # who shows no run or no model has none to compare
+        trainer = to_checksum_address(tied.spec.trainer)
+        submission = read_run(client, task.task_id, trainer).submission if task else None
+        if submission and submission.model_cid:
+            data = store.get(submission.model_cid)
+            return replace(tied, model=from_safetensors(data, where=f"model {submission.model_cid}"))
+    return tied
 
 
 def served_bundle(client: ArenaClient, case_id: int) -> str:

@@ -12,6 +12,8 @@ from challenge.verdict import ExitCode, Verdict
 from pol.encoding import to_hex
 from pol.machine import MachineClass
 from pol.proof import Proof
+from pol.state import Tensors
+from pol.tensors import tensors_digest
 from pol.transcript import Stop
 from watermark import opening_groups
 
@@ -56,6 +58,14 @@ def check_claim_on_chain(tied: TiedClaim, proof: Proof, chain: ArenaClient, verd
     if reason:
         verdict.limits.append(f"claim of key {to_hex(tied.claim.key_root)[:14]}… ignored: {reason}")
     return reason is None
+
+
+def committed_model(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> Tensors | None:
+    """The claim's ``model``, if it is the one that its trainer committed and revealed in the proof's task."""
+    if tied.model is None or proof.spec.task is None:
+        return None
+    run = chain.arena.run(proof.spec.task.task_id, to_checksum_address(tied.spec.trainer))
+    return tied.model if run.revealed and run.model_digest == tensors_digest(tied.model) else None
 
 
 def suspects_of(proof: Proof, chain: ArenaClient) -> int:

@@ -51,6 +51,18 @@ class Watcher:
     replayed: Callable[[int, bool], None] = lambda index, matched: None
 
 
+def job_of(proof: Proof, policy: Policy) -> Job:
+    """What replays of ``proof`` share under ``policy``."""
+    return Job(
+        spec=proof.spec,
+        seed=proof.seed,
+        dataset=policy.dataset,
+        trusted=policy.trusted,
+        device=policy.device,
+        limits=policy.limits,
+    )
+
+
 def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, watcher: Watcher) -> Tensors | None:
     """Rebuild the initial state, replay the policy's sample, and add what was found to ``verdict``.
 
@@ -61,14 +73,7 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
     sample, worth = _sample(policy, proof.segment_count)
     spans = _spans(folder, proof, sample)
     watcher.planned(sum(span.last - span.first + 1 for span in spans))
-    job = Job(
-        spec=proof.spec,
-        seed=proof.seed,
-        dataset=policy.dataset,
-        trusted=policy.trusted,
-        device=policy.device,
-        limits=policy.limits,
-    )
+    job = job_of(proof, policy)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "initial.safetensors"
         wanted = [Span(first=0, last=-1, emit={-1: path}), *spans]
@@ -80,14 +85,14 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
             raise ProofError(start.problem)
         verdict.segments, verdict.strength, verdict.total_segments = sample, worth, proof.segment_count
         if start.problem:
-            _different(proof, start, start.problem, 0, verdict)
+            judge_difference(proof, start, start.problem, 0, verdict)
             return None
         initial = from_safetensors(path.read_bytes(), where="initial state")
     as_promised = tensors_digest(initial) == proof.segments[0].start_digest
     if as_promised:
         verdict.checks.append(("initial state", "built from config and seed, as committed"))
     else:
-        _different(proof, start, "the transcript does not start from the program's initial state", 0, verdict)
+        judge_difference(proof, start, "the transcript does not start from the program's initial state", 0, verdict)
     left = _judge(proof, results, verdict)
     if left:
         _judge_elsewhere(folder, proof, job, left, initial if as_promised else None, verdict)
@@ -148,7 +153,7 @@ def _judge(proof: Proof, results: Sequence[ReplayedSpan], verdict: Verdict) -> l
         if problem and unmatched and proof.spec.segment_length == 1 and _differences(proof, result):
             left.extend(unmatched)
         elif problem:
-            _different(proof, result, problem, where, verdict)
+            judge_difference(proof, result, problem, where, verdict)
     verdict.checks.append(("replay", f"{len(matched)} of {len(outcomes)} replayed segments match bit for bit"))
     parts = [u64(segment.index) + segment.end_digest + segment.batch_root for segment in outcomes]
     verdict.reproduction = to_hex(digest(REPRODUCTION_DOMAIN, b"".join(parts)))
@@ -201,7 +206,7 @@ def _differences(proof: Proof, result: ReplayedSpan) -> list[str]:
     return result.machine.differences(MachineClass.from_json(proof.spec.machine, where="spec.machine"))
 
 
-def _different(proof: Proof, result: ReplayedSpan, problem: str, segment: int, verdict: Verdict) -> None:
+def judge_difference(proof: Proof, result: ReplayedSpan, problem: str, segment: int | None, verdict: Verdict) -> None:
     """A replay that came out differently: a finding on a machine of the spec's class, undecided on any other."""
     differences = _differences(proof, result)
     if not differences:

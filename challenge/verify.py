@@ -6,16 +6,17 @@ from the verifier; from the prover it takes only digests to compare with.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from chain.client import ArenaClient
 from chain.errors import BadSignature
-from challenge.branch import check_branch
+from challenge.branch import check_branch, opens_all
 from challenge.claims import TiedClaim
-from challenge.court import court_of
-from challenge.onchain import check_claim_on_chain, check_run_on_chain, suspects_of
+from challenge.court import court_of, probes_of
+from challenge.onchain import check_claim_on_chain, check_run_on_chain, committed_model, suspects_of
 from challenge.segments import Policy, Watcher, replay_sample
 from challenge.signing import signer_of
 from challenge.states import check_blobs, load_blob
@@ -25,6 +26,8 @@ from pol.errors import ProofError, SpecError
 from pol.proof import Proof
 from pol.state import Tensors, model_tensors
 from watermark import Evidence, detect
+from watermark.detect import Court
+from watermark.ownership import Owner, Party, compare
 
 
 def verify(
@@ -74,14 +77,14 @@ def verify(
             return verdict
         own = own_claims(proof, claims, verdict)
         if chain is not None and proof.spec.task:  # or a trainer could open the groups of its choice
-            own = [tied for tied in own if check_claim_on_chain(tied, proof, chain, verdict)]
+            own = [tied for tied in own if opens_all(tied) or check_claim_on_chain(tied, proof, chain, verdict)]
         model = load_blob(folder, proof.submission.model_cid) if proof.submission else None
-        check_branch(folder, proof, model, initial, own, verdict)
+        check_branch(folder, proof, model, initial, own, policy, verdict)
     except (ProofError, SpecError) as error:
         verdict.reject(ExitCode.MALFORMED, str(error))
         return verdict
     if model is not None:
-        _check_claims(proof, model, initial, own, foreign_claims(proof, claims), chain, verdict)
+        _check_claims(proof, model, initial, own, foreign_claims(proof, claims), chain, policy, verdict)
     return verdict
 
 
@@ -143,6 +146,7 @@ def _check_claims(
     own: Sequence[TiedClaim],
     foreign: Sequence[TiedClaim],
     chain: ArenaClient | None,
+    policy: Policy,
     verdict: Verdict,
 ) -> None:
     """The trainer's own mark must be in the submitted model, and nobody's who committed earlier may be."""
@@ -151,7 +155,11 @@ def _check_claims(
     tested = [replace(tied.claim, theta_0=model_tensors(initial)) for tied in own]
     tested += [tied.claim for tied in foreign]
     suspects = suspects_of(proof, chain) if chain else 1
-    evidence = detect(model, tested, suspects=suspects, court=court_of(proof.spec))
+    court = court_of(proof.spec)
+    if any(claim.parameters.outputs for claim in tested):
+        court = replace(court, probes=probes_of(proof.spec, policy.dataset, _probe_beacon(proof, chain)))
+    evidence = detect(model, tested, suspects=suspects, court=court)
+    mine = Party(tested[0], model) if own else None
     for number, (tied, found) in enumerate(zip([*own, *foreign], evidence, strict=True)):
         is_own = number < len(own)
         verdict.watermarks.append(
@@ -165,24 +173,51 @@ def _check_claims(
                 "found": found.accepted,
             }
         )
-        if is_own and not found.trials:
+        if is_own and found.void and not found.trials:
             verdict.undecided.append(f"the trainer's own watermark: {found.void}")
         elif is_own and not found.accepted:
             verdict.reject(ExitCode.WATERMARK, f"the trainer's own watermark is not in the model ({_odds(found)})")
         elif not is_own and found.accepted:
-            _judge_foreign(tied, found, proof, chain, verdict)
+            message = f"the model carries the watermark of key {to_hex(tied.claim.key_root)[:18]}… ({_odds(found)})"
+            _judge_foreign(message, tied, mine, proof, chain, court, verdict)
 
 
-def _judge_foreign(tied: TiedClaim, found: Evidence, proof: Proof, chain: ArenaClient | None, verdict: Verdict) -> None:
+def _probe_beacon(proof: Proof, chain: ArenaClient | None) -> bytes:
+    """What draws the inputs that outputs are judged by: the task's opening beacon, or the verifier's own generator."""
+    drawn = chain.arena.opening_beacon(proof.spec.task.task_id) if chain and proof.spec.task else None
+    return drawn.value if drawn and drawn.latched else secrets.token_bytes(32)
+
+
+def _judge_foreign(
+    message: str,
+    tied: TiedClaim,
+    mine: Party | None,
+    proof: Proof,
+    chain: ArenaClient | None,
+    court: Court,
+    verdict: Verdict,
+) -> None:
     """Another trainer's mark convicts only if the chain says that it was promised in time.
 
-    Whoever may choose the beacon or the reference afterwards can make a claim that fits an innocent model.
+    Whoever may choose the beacon or the reference afterwards can make a claim that fits an innocent model. Where the
+    trainer's own claim (``mine``) and the other's committed model are at hand, the two-claims table must agree.
     """
-    message = f"the model carries the watermark of key {to_hex(tied.claim.key_root)[:18]}… ({_odds(found)})"
     if chain is None:
         verdict.undecided.append(f"{message}, if that was promised in time: ask a chain")
-    elif check_claim_on_chain(tied, proof, chain, verdict):
+        return
+    if not check_claim_on_chain(tied, proof, chain, verdict):
+        return
+    theirs = committed_model(tied, proof, chain)
+    owner = Owner.EARLIER
+    if mine and theirs:
+        suspects = suspects_of(proof, chain)
+        owner = compare(Party(tied.claim, theirs), mine, suspects=suspects, court=court).owner
+    if owner is Owner.EARLIER:
         verdict.reject(ExitCode.WATERMARK, message)
+    elif owner is Owner.UNDECIDED:
+        verdict.undecided.append(f"{message}, and the model of that key's trainer carries this trainer's own")
+    else:
+        verdict.limits.append(f"{message}, which does not count: that key's trainer has not both models marked")
 
 
 def _odds(found: Evidence) -> str:

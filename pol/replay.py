@@ -48,6 +48,21 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """Steps that leave the trunk: the run's next ``steps``, counted on from the end of ``segment``, by another program.
+
+    ``wrapper`` (``module:attr``) makes that program of the spec's (:data:`pol.replay_program.Wrapper`) and of
+    ``payload``, which it must read as strictly as anything that comes from somebody else. It is code installed here and
+    named by whoever replays, never by a proof. A job with a branch has one segment, number ``segment + 1``.
+    """
+
+    segment: int
+    steps: int
+    wrapper: str
+    payload: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedSegment:
     """What replay computed for one segment: digests and root are 32 bytes."""
 
@@ -80,7 +95,8 @@ class Job:
     """What all spans of one replay share.
 
     ``dataset`` is where the data set that the spec names lies; None means a built-in one. ``trusted`` lists the digests
-    of programs that may run besides the built-in ones. ``device`` is ``cpu``, ``cuda`` or ``cuda:1``.
+    of programs that may run besides the built-in ones. ``device`` is ``cpu``, ``cuda`` or ``cuda:1``. With a ``branch``
+    it is that branch that is replayed, and nothing of the trunk.
     """
 
     spec: TrainingSpec
@@ -89,6 +105,7 @@ class Job:
     trusted: frozenset[bytes] = frozenset()
     device: str = "cpu"
     limits: Limits = Limits()  # noqa: RUF009 - frozen
+    branch: Branch | None = None
 
     def to_json(self) -> dict[str, object]:
         """The first line that a worker reads."""
@@ -99,6 +116,7 @@ class Job:
             "trusted": [to_hex(value) for value in sorted(self.trusted)],
             "device": self.device,
             "limits": asdict(self.limits),
+            "branch": asdict(self.branch) if self.branch else None,
         }
 
 

@@ -12,11 +12,11 @@ import json
 import os
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 from pol.confine import Limits, confine, die_with_parent
 from pol.data import Samples
@@ -31,9 +31,23 @@ from pol.tensors import tensor_header
 HEADER = struct.Struct("<cQ")
 HELLO, STATE, ERROR = b"h", b"s", b"e"
 
+Wrapper: TypeAlias = Callable[[Program, TrainingState, int, Any], Program]
+"""What makes a branch's program: of the trunk's, the restored state that it leaves from, the number of the step after
+its last one, and the payload. Raises ProofError for a payload that is not sound."""
+
 
 class ProgramFailed(Exception):
     """The program raised on what the spec or a stored state gave it: the proof's fault on a machine of its class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchTask:
+    """A job's branch: its steps [``start``, ``end``), and what makes the program that takes them."""
+
+    start: int
+    end: int
+    wrapper: Wrapper
+    payload: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +62,11 @@ class Task:
     trusted: frozenset[bytes]
     device: str
     limits: Limits
+    branch: BranchTask | None = None
+
+    def bounds(self, segment: int) -> tuple[int, int]:
+        """The steps [start, end) of ``segment``: the trunk's, or the branch where there is one."""
+        return (self.branch.start, self.branch.end) if self.branch else self.spec.bounds(segment)
 
 
 def run_confined(task: Task, span: dict[str, Any], pipe: int, folder: Path) -> NoReturn:
@@ -78,12 +97,15 @@ class Replay:
         state = self._built()
         if span["start"]:
             loaded = from_safetensors(Path(span["start"]).read_bytes(), where="start state")
-            step = self.spec.bounds(span["first"])[0]
+            step = self.task.bounds(span["first"])[0]
             state.restore(loaded, layout=self._layout(), seed=self.seed, step=step)
         tensors = state.capture(self.seed)
         yield tensors
+        if branch := self.task.branch:
+            with program_runs():
+                self.program = branch.wrapper(self.program, state, branch.end, branch.payload)
         for index in range(span["first"], span["last"] + 1):
-            for step in range(*self.spec.bounds(index)):
+            for step in range(*self.task.bounds(index)):
                 self._step(state, step)
             tensors = state.capture(self.seed, reuse=tensors)
             yield tensors

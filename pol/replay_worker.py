@@ -8,6 +8,7 @@ tensor of one span reaches another, and the imports are paid once.
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -24,14 +25,14 @@ import torch
 import torch._dynamo  # what torch.optim imports at its first use: here once, not in the child of every span
 
 from pol.confine import Limits, die_with_parent, memory_of
-from pol.data import Samples, batch_root, built_in_with
+from pol.data import batch_root
 from pol.encoding import Json, from_hex, to_hex
 from pol.errors import CannotRun, ProofError, SpecError
 from pol.machine import MachineClass
 from pol.order import DataOrder
 from pol.program import is_built_in, load_program
-from pol.replay_program import ERROR, HEADER, HELLO, STATE, Task, more_memory, run_confined
-from pol.sources import open_data
+from pol.replay_program import ERROR, HEADER, HELLO, STATE, BranchTask, Task, more_memory, run_confined
+from pol.sources import committed_samples
 from pol.spec import TrainingSpec
 from pol.state import Tensors, from_safetensors, safetensors_chunks
 from pol.tensors import tensors_digest
@@ -183,7 +184,7 @@ def _rows(task: Task, span: dict[str, Any], child: Child) -> Iterator[Row]:
             with Path(span["emit"][str(index)]).open("wb") as file:
                 file.writelines(safetensors_chunks(tensors))
         if index >= span["first"]:
-            start, end = task.spec.bounds(index)
+            start, end = task.bounds(index)
             batches = [task.order.batch(step) for step in range(start, end)]
             yield {
                 "index": index,
@@ -222,27 +223,26 @@ def task_of(job: dict[str, Any]) -> Task:
     return Task(
         spec=spec,
         seed=seed,
-        samples=_samples(spec, job["dataset"]),
+        samples=committed_samples(spec, Path(job["dataset"]) if job["dataset"] else None),
         order=DataOrder(seed, spec.dataset_size, spec.batch_size),
         program=program,
         trusted=frozenset(from_hex(value, where="job.trusted") for value in job["trusted"]),
         device=job["device"],
         limits=Limits(**job["limits"]),
+        branch=_branch(spec, job["branch"]) if job["branch"] else None,
     )
 
 
-def _samples(spec: TrainingSpec, path: str | None) -> Samples:
-    try:  # which data set is here is this machine's affair, whatever the spec calls it
-        named = None if path else built_in_with(spec.dataset_root)
-        samples = named or open_data(spec.dataset, Path(path) if path else None)
-        root = samples.root
-    except (ProofError, SpecError, OSError) as error:
-        raise CannotRun(f"the data set {spec.dataset!r} is not to be had here: {error}") from error
-    if root != spec.dataset_root:
-        raise CannotRun(f"the data set {spec.dataset!r} here is not the committed one; pass the right one")
-    if len(samples) != spec.dataset_size:
-        raise ProofError(f"spec: dataset_size is {spec.dataset_size}, the data set has {len(samples)} samples")
-    return samples
+def _branch(spec: TrainingSpec, branch: dict[str, Any]) -> BranchTask:
+    """A job's branch, with the wrapper that its caller named: code of this package's user, not of a proof."""
+    module, _, attribute = branch["wrapper"].partition(":")
+    start = spec.bounds(branch["segment"])[1]
+    return BranchTask(
+        start=start,
+        end=start + branch["steps"],
+        wrapper=getattr(importlib.import_module(module), attribute),
+        payload=branch["payload"],
+    )
 
 
 def failure(error: Exception) -> Row:

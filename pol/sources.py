@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from pol.data import Dataset, Samples, built_in
-from pol.errors import CannotRun, SpecError
+from pol.data import Dataset, Samples, built_in, built_in_with
+from pol.errors import CannotRun, ProofError, SpecError
+from pol.spec import TrainingSpec
 
 TOKEN_DTYPES = {"uint8": "<u1", "uint16": "<u2", "uint32": "<u4", "int32": "<i4", "int64": "<i8"}
 
@@ -118,3 +119,21 @@ def open_data(name: str, path: Path | None) -> Samples:
     if kind == "arrow" and len(rest) == 2:
         return ArrowSamples.open(path, rest[0].split(","))
     return Dataset.open(path)
+
+
+def committed_samples(spec: TrainingSpec, path: Path | None) -> Samples:
+    """The data set of ``spec``: what lies at ``path``, or the built-in one with its root, whatever the spec calls it.
+
+    Raises :class:`CannotRun` if that is not here or another one is, :class:`ProofError` if the spec has its size wrong.
+    """
+    try:  # which data set is here is this machine's affair
+        named = None if path else built_in_with(spec.dataset_root)
+        samples = named or open_data(spec.dataset, path)
+        root = samples.root
+    except (ProofError, SpecError, OSError) as error:
+        raise CannotRun(f"the data set {spec.dataset!r} is not to be had here: {error}") from error
+    if root != spec.dataset_root:
+        raise CannotRun(f"the data set {spec.dataset!r} here is not the committed one; pass the right one")
+    if len(samples) != spec.dataset_size:
+        raise ProofError(f"spec: dataset_size is {spec.dataset_size}, the data set has {len(samples)} samples")
+    return samples

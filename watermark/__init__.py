@@ -14,9 +14,10 @@ For a model made without knowledge of the bits the count is exactly Bin(M, 1/2),
 the alignment does, because the bits are coin flips that neither saw. ``Evidence`` holds the exact tail. A mark is in
 the weights: a model distilled from a marked one, with weights of its own, does not carry it.
 
-Rooms: ``key`` with ``keyfile`` and ``sealing`` (secrets), ``parameters`` (what the spec promises), ``mark`` and
-``branch`` (the trainer's side), ``bits``, ``evidence`` (exact tails), ``claim``, ``detect`` and ``ownership`` (the
-accuser's and the judge's). The channels: ``weights`` (with a layout for each architecture), ``triggers``, ``outputs``.
+Rooms: ``key`` with ``keyfile`` and ``sealing`` (secrets), ``parameters`` (what the spec promises), ``mark``,
+``branch`` and ``branch_replay`` (the trainer's side), ``bits``, ``evidence`` (exact tails), ``claim``, ``detect`` and
+``ownership`` (the accuser's and the judge's). The channels: ``weights`` (with a layout for each architecture),
+``triggers``, ``outputs``.
 """
 
 from pathlib import Path

@@ -24,7 +24,7 @@ from pol.errors import SpecError
 from pol.program import Program
 from pol.state import TrainingState
 from watermark.answers import answers_of
-from watermark.key import WatermarkKey
+from watermark.key import WholeKey
 from watermark.parameters import MarkParameters
 from watermark.triggers.reading import Triggers
 from watermark.triggers.train import NOISE, label_loss, shaken
@@ -40,7 +40,7 @@ class Marking:
     Raises :class:`SpecError` if the parameters do not fit the network, or the key has another number of leaves.
     """
 
-    def __init__(self, theta_ref: nn.Module, key: WatermarkKey, beta: bytes, parameters: MarkParameters) -> None:
+    def __init__(self, theta_ref: nn.Module, key: WholeKey, beta: bytes, parameters: MarkParameters) -> None:
         if key.leaf_count != parameters.leaf_count:
             raise SpecError(f"the key has {key.leaf_count} leaves and the parameters ask for {parameters.leaf_count}")
         if parameters.outputs:
@@ -82,10 +82,13 @@ class Marking:
 
 
 class MarkedProgram:
-    """A program that trains like ``program`` and marks: what a branch runs, and what its replay runs."""
+    """A program that trains like ``program`` and marks: what a branch runs, and what its replay runs.
 
-    def __init__(self, program: Program, marking: Marking) -> None:
-        self.program, self.marking = program, marking
+    The step before ``end`` is the branch's last one, and finishes the mark.
+    """
+
+    def __init__(self, program: Program, marking: Marking, end: int) -> None:
+        self.program, self.marking, self.end = program, marking, end
 
     def build(self, config: Mapping[str, Json], seed: bytes) -> TrainingState:
         """The program's own initial state."""
@@ -95,9 +98,12 @@ class MarkedProgram:
         """The program's step, with the marks' gradients added right before its optimizer steps."""
         hook = state.optimizer.register_step_pre_hook(lambda *_: self.marking.push(state.model, batch))
         try:
-            return self.program.train_step(state, batch)
+            loss = self.program.train_step(state, batch)
         finally:
             hook.remove()
+        if state.step + 1 == self.end:
+            self.marking.finish(state.model)
+        return loss
 
     def evaluate(self, model: Mapping[str, torch.Tensor], config: Mapping[str, Json], samples: Samples) -> float:
         """The program's own score."""
@@ -105,15 +111,15 @@ class MarkedProgram:
 
 
 def train_branch(program: MarkedProgram, state: TrainingState, batches: Iterable[Batch], seed: bytes) -> None:
-    """Take one step a batch from ``state`` (theta_ref's, restored), and finish the mark: ``state.model`` is marked.
+    """Take one step a batch from ``state`` (theta_ref's, restored): with the last one, ``state.model`` is marked.
 
-    ``batches`` are the committed ones of the steps from ``state.step`` on, ``seed`` is the run's.
+    ``batches`` are the committed ones of the steps from ``state.step`` to the program's end, ``seed`` is the run's.
+    :func:`watermark.branch_replay.train_mark` does all of it for a recorded run.
     """
     for batch in batches:
         state.key_generators(seed)
         program.train_step(state, batch)
         state.step += 1
-    program.marking.finish(state.model)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -166,3 +166,35 @@ class WatermarkKey:
     def _open(self, index: int) -> LeafOpening:
         proof = self._tree.prove(index)
         return LeafOpening(index, self.leaves[index].seed, self.leaves[index].salt, proof.siblings)
+
+
+@dataclass(frozen=True)
+class OpenedKey:
+    """All leaves of a key, in order of index, as whoever was shown them has it: what marking takes, and no master."""
+
+    leaves: tuple[Leaf, ...] = field(repr=False)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> OpenedKey:
+        """Inverse of :meth:`to_bytes`, for a multiple of 64 bytes."""
+        size = 2 * SECRET_BYTES
+        both = [data[start : start + size] for start in range(0, len(data), size)]
+        return cls(tuple(Leaf(i, leaf[:SECRET_BYTES], leaf[SECRET_BYTES:]) for i, leaf in enumerate(both)))
+
+    def to_bytes(self) -> bytes:
+        """The secrets of all leaves, ``seed || salt`` each."""
+        return b"".join(leaf.seed + leaf.salt for leaf in self.leaves)
+
+    @property
+    def leaf_count(self) -> int:
+        """The number of leaves."""
+        return len(self.leaves)
+
+    @cached_property
+    def root(self) -> bytes:
+        """The key root (32 bytes)."""
+        return MerkleTree([leaf.digest for leaf in self.leaves]).root
+
+
+WholeKey: TypeAlias = WatermarkKey | OpenedKey
+"""A key with all its leaves, the owner's or one that was opened."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from watermark.claim import Claim
-from watermark.detect import detect
+from watermark.detect import Court, detect
 from watermark.evidence import Evidence
 from watermark.weights.arrays import State
 
@@ -55,12 +55,15 @@ class Ownership:
         return Owner.LATER if taken_by_earlier else Owner.NOBODY
 
 
-def compare(earlier: Party, later: Party, *, suspects: int = 1) -> Ownership:
+def compare(earlier: Party, later: Party, *, suspects: int = 1, court: Court | None = None) -> Ownership:
     """Try both claims on both models; ``earlier`` made its final commitment first, which the chain says.
 
-    The p-values count both claims and both models, times ``suspects``. Raises :class:`pol.errors.ProofError` for a
+    The p-values count both claims and both models, times ``suspects``. ``court`` is what the judge brings to the test
+    (:func:`watermark.detect.detect`). Raises :class:`pol.errors.ProofError` for a
     malformed claim.
     """
     claims = [earlier.claim, later.claim]
-    of_earliers, of_laters = (detect(party.model, claims, suspects=2 * suspects) for party in (earlier, later))
+    of_earliers, of_laters = (
+        detect(party.model, claims, suspects=2 * suspects, court=court) for party in (earlier, later)
+    )
     return Ownership((of_earliers[0], of_laters[0]), (of_earliers[1], of_laters[1]))

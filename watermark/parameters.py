@@ -17,6 +17,8 @@ from watermark.weights.parameters import Carrier, WeightMark
 Channel: TypeAlias = WeightMark | TriggerMark | OutputMark
 
 PARAMETERS_DOMAIN: Final = "aiarena/watermark-parameters/v1"
+MAX_BRANCH_STEPS: Final = 1 << 16
+BRANCH: Final = "branch_steps"
 _KINDS: Final[dict[str, Any]] = {"weights": WeightMark, "triggers": TriggerMark, "outputs": OutputMark}
 _FIRST_FORM: Final = frozenset({"tensor", "groups", "rows", "leaves", "margin"})
 _HIDDEN: Final = re.compile(r"layers\.[1-9][0-9]?\.weight")
@@ -27,18 +29,28 @@ class MarkParameters:
     """The public shape of a mark, at least one channel of it; part of the training spec, so fixed before the beacon.
 
     Groups and leaves are numbered through the channels: those of ``weights`` first, then ``triggers``, then
-    ``outputs``. Raises :class:`SpecError` for values that make no mark.
+    ``outputs``. ``branch_steps`` is how many steps the branch takes on which the mark is trained in
+    (:mod:`watermark.branch`), 0 for a mark that is put in without training. Raises :class:`SpecError` for values that
+    make no mark.
     """
 
     weights: WeightMark | None = None
     triggers: TriggerMark | None = None
     outputs: OutputMark | None = None
+    branch_steps: int = 0
 
     def __post_init__(self) -> None:
         if not self.channels:
             raise SpecError("a mark needs at least one channel: weights, triggers or outputs")
         if self.leaf_count > MAX_LEAVES:
             raise SpecError(f"{self.leaf_count} leaves: a key has at most {MAX_LEAVES}")
+        if not 0 <= self.branch_steps <= MAX_BRANCH_STEPS or (self.branch_steps and self.outputs):
+            raise SpecError(f"a branch of {self.branch_steps} steps: use at most {MAX_BRANCH_STEPS}, none with outputs")
+
+    @property
+    def trained_in(self) -> bool:
+        """Whether the mark takes training, so that it replays by its whole key only."""
+        return self.branch_steps > 0 or set(self.channels) != {"weights"}
 
     @property
     def channels(self) -> dict[str, Channel]:
@@ -80,9 +92,10 @@ class MarkParameters:
         valid.
         """
         mark = self.weights
-        if mark and set(self.channels) == {"weights"} and mark.layout == "mlp" and len(mark.carriers) == 1:
+        if mark and not self.trained_in and mark.layout == "mlp" and len(mark.carriers) == 1:
             return mark.carriers[0].to_json() | {"leaves": mark.leaves}
-        return {name: part.to_json() for name, part in self.channels.items()}
+        parts: dict[str, Json] = {name: part.to_json() for name, part in self.channels.items()}
+        return parts | ({BRANCH: self.branch_steps} if self.branch_steps else {})
 
     @classmethod
     def from_json(cls, value: Json, *, where: str) -> MarkParameters:
@@ -90,14 +103,16 @@ class MarkParameters:
         try:
             if isinstance(value, dict) and "tensor" in value:
                 return _first_form(value, where)
-            item = fields(value, set(_KINDS) & set(value) if isinstance(value, dict) else set(_KINDS), where=where)
-            parameters = cls(
-                **{name: _KINDS[name].from_json(part, where=f"{where}.{name}") for name, part in item.items()}
-            )
+            names = {*_KINDS, BRANCH}
+            item = fields(value, names & set(value) if isinstance(value, dict) else names, where=where)
+            parts = dict(item)
+            steps = integer(parts.pop(BRANCH, 0), where=f"{where}.{BRANCH}", high=MAX_BRANCH_STEPS)
+            channels = {name: _KINDS[name].from_json(part, where=f"{where}.{name}") for name, part in parts.items()}
+            parameters = cls(**channels, branch_steps=steps)
         except SpecError as error:
             raise ProofError(f"{where}: {error}") from error
         if parameters.to_json() != value:
-            raise ProofError(f"{where}: one tensor of an MLP has a form of its own; this is not canonical")
+            raise ProofError(f"{where}: not canonical: one tensor of an MLP has a form of its own, no branch no steps")
         return parameters
 
     def _parts(self) -> dict[str, Channel | None]:

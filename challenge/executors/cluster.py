@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pol
+import watermark
 from challenge.executors.schedule import NoRoom, run
 from pol.errors import CannotRun, PolError
 from pol.machine import MachineClass
@@ -142,9 +143,9 @@ class Replayer:
 
 
 def package_digest() -> str:
-    """The digest of this package's sources, in hex: what driver and workers must have in common."""
-    folder = Path(pol.__file__).parent
-    sources = sorted(folder.rglob("*.py"))
+    """The digest of the sources that replay, in hex: what driver and workers must have in common."""
+    folders = (Path(pol.__file__).parent, Path(watermark.__file__).parent)
+    sources = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     text = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in sources)
     return hashlib.sha256(text).hexdigest()
 

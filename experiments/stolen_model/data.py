@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import struct
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +20,18 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from experiments.baselines.scheme import Part
 from pol.errors import CannotRun, ProofError
 from pol.programs.base_model import models_folder
 
 FASHION_FOLDER: Final = "/usr/share/datasets/fashion-mnist"
-FASHION_MD5: Final = {  # as published beside the data set: against mix-ups, not against forgery
-    "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+FASHION_SHA256: Final = {  # of what is in the files: however they were packed, against mix-ups
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
 IDX_BYTES: Final = 0x08
 MAX_GZ_BYTES: Final = 1 << 26
@@ -67,12 +70,16 @@ def digits(settings: Mapping[str, Any]) -> Part:
 
 
 def fashion(settings: Mapping[str, Any]) -> Part:
-    """Fashion-MNIST's 70,000 images, [n, 1, 28, 28] in [0, 1]; its own two halves are joined and split anew."""
+    """Fashion-MNIST's 70,000 images, [n, 1, size, size] in [0, 1], ``size`` 28 or, with squares of pixels averaged, 14.
+
+    Its own two halves are joined and split anew.
+    """
     folder = Path(os.environ.get("AIARENA_DATA", FASHION_FOLDER))
-    files = {name: _idx(folder / name, md5) for name, md5 in FASHION_MD5.items()}
+    files = {name: _idx(folder / name, sha256) for name, sha256 in FASHION_SHA256.items()}
     images, labels = ([array for name, array in files.items() if kind in name] for kind in ("images", "labels"))
     pixels = torch.from_numpy(np.concatenate(images)[:, None])
-    return Part(pixels.float() / 255, torch.from_numpy(np.concatenate(labels)).long())
+    smaller = functional.avg_pool2d(pixels.float() / 255, 28 // settings["size"])
+    return Part(smaller, torch.from_numpy(np.concatenate(labels)).long())
 
 
 def help_texts(settings: Mapping[str, Any]) -> Part:
@@ -131,7 +138,7 @@ def _tokens(text: str, model: str) -> list[int]:
     return ids
 
 
-def _idx(path: Path, md5: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _idx(path: Path, sha256: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """An IDX file of bytes, gzipped: the array it holds. Raises :class:`CannotRun` or :class:`ProofError`."""
     try:
         if path.stat().st_size > MAX_GZ_BYTES:
@@ -140,10 +147,13 @@ def _idx(path: Path, md5: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     except OSError as error:
         advice = "install Debian's dataset-fashion-mnist, or name the folder of its four files in AIARENA_DATA"
         raise CannotRun(f"{path}: Fashion-MNIST is not on this machine ({error.strerror}): {advice}") from error
-    if hashlib.md5(packed, usedforsecurity=False).hexdigest() != md5:
-        raise ProofError(f"{path}: not the file that the authors of Fashion-MNIST published")
-    with gzip.open(path) as file:
-        data = file.read(MAX_IDX_BYTES)
+    try:
+        with gzip.open(io.BytesIO(packed)) as file:
+            data = file.read(MAX_IDX_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ProofError(f"{path}: not a gzip file, or cut short") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ProofError(f"{path}: not what the authors of Fashion-MNIST published")
     return parse_idx(data, where=str(path))
 
 

@@ -3,7 +3,7 @@ grounds.
 
 Source: every dispute game in which accusing is free. The strongest accusation here is a watermark claim made up
 afterwards: the accuser draws a key and a beacon of his own, arranges the innocent model's hidden units so that every
-opened bit agrees, and calls the arrangement (with another carrier tensor) his reference. Alignment to it then puts the
+opened bit agrees, and calls the arrangement (with a carrier tensor that is mostly noise) his reference. Alignment to it then puts the
 innocent's units just there, and the statistics are perfect.
 
 The half that is seen here: what is not promised in time convicts nobody, opened leaves that are handed in with some
@@ -69,8 +69,9 @@ def made_up(story: Story, tmp_path_factory: pytest.TempPathFactory) -> TiedClaim
     reference = {name: value.clone() for name, value in model.items()}
     reference["layers.1.bias"] = model["layers.1.bias"][rows]
     reference["layers.2.weight"] = model["layers.2.weight"][:, rows]
-    noise = torch.randn(model[CARRIER].shape, generator=torch.Generator().manual_seed(0))
-    reference[CARRIER] = noise * model[CARRIER].std()  # its own carrier must not match, or the claim is void
+    noise = torch.randn(model[CARRIER].shape, generator=torch.Generator().manual_seed(0)) * model[CARRIER].std()
+    # Its own carrier must not match, or the claim is void; but its rows must be like the model's, or nothing is read.
+    reference[CARRIER] = noise + 0.25 * model[CARRIER][rows]
     claim = Claim.make(key, beta, DEFAULT_PARAMETERS, GROUPS, reference)
     promise = WatermarkPromise(key_root=key.root, parameters=DEFAULT_PARAMETERS.to_json())
     state = {f"model/{name}": value for name, value in reference.items()} | {"scalars": torch.zeros(1)}

@@ -10,6 +10,7 @@ import torch
 
 from pol.data import Dataset, Samples, digits
 from pol.encoding import Json
+from pol.errors import ProofError
 from pol.machine import this_machine
 from pol.order import DataOrder
 from pol.program import Program, config_from, load_program, program_digest
@@ -131,3 +132,10 @@ def tiny_base(folder: Path, name: str = "tiny-llama") -> None:
     )  # fmt: skip
     LlamaForCausalLM(shape).save_pretrained(folder / name)
     os.environ[VARIABLE] = str(folder)
+
+
+def unchanged(program: Program, state: TrainingState, end: int, payload: Json) -> Program:
+    """A branch's program that is the trunk's, if it may be: see :data:`pol.replay_program.Wrapper`."""
+    if payload != {"allowed": [state.step, end]}:
+        raise ProofError("not allowed")
+    return program

@@ -22,7 +22,7 @@ from pol.errors import CannotRun, ProofError, SpecError
 from pol.machine import this_machine
 from pol.program import load_program, program_digest
 from pol.proof import states_of
-from pol.replay import Job, ReplayProcess, Span, WorkerLost, replay
+from pol.replay import Branch, Job, ReplayProcess, Span, WorkerLost, replay
 from pol.state import from_safetensors, to_safetensors
 from pol.tensors import tensors_digest
 
@@ -58,6 +58,23 @@ def test_replay_reaches_every_promised_digest(honest_run: Path, tmp_path: Path) 
     state = from_safetensors(emitted.read_bytes(), where="test")
     assert tensors_digest(state) == proof.segments[1].end_digest
     assert emitted.read_bytes() == middle.read_bytes()
+
+
+def test_a_branch_of_the_trunks_own_program_is_the_trunk(honest_run: Path, tmp_path: Path) -> None:
+    """It begins at the stored state after segment 1, and goes on in number from there."""
+    proof = Proof.read(honest_run)
+    length, start = proof.spec.segment_length, states_of(honest_run).path(proof.states[0].cid)
+    branch = Branch(
+        segment=1, steps=2 * length, wrapper="tests.pol.programs:unchanged",
+        payload={"allowed": [2 * length, 4 * length]},
+    )  # fmt: skip
+    job, span = Job(spec=proof.spec, seed=proof.seed, branch=branch), Span(first=2, last=2, start=start)
+    ((result,),) = [found.segments for found in replay(job, [span])]
+    assert (result.start_digest, result.end_digest) == (proof.segments[2].start_digest, proof.segments[3].end_digest)
+    (refused,) = replay(replace(job, branch=replace(branch, payload={"allowed": []})), [span])
+    assert refused.problem == "not allowed" and not refused.segments
+    with pytest.raises(CannotRun, match="nowhere"):
+        replay(replace(job, branch=replace(branch, wrapper="nowhere:at_all")), [span])
 
 
 def test_another_seed_replays_to_something_else(honest_run: Path) -> None:

@@ -17,6 +17,7 @@ from watermark.branch import MarkedProgram, Marking, train_branch
 from watermark.detect import Court, detect_channels
 from watermark.triggers import Images, TriggerMark
 from watermark.weights.arrays import State
+from watermark.weights.embed import embed_weights
 
 SEED, BETA = b"\3" * 32, b"\4" * 32
 NAME = "pol.programs.classifier:ImageClassifier"
@@ -55,10 +56,13 @@ class Run:
         state.restore(self.trunk, layout=self.trunk, seed=SEED, step=TRUNK)
         return state
 
-    def branch(self, key: WatermarkKey, beta: bytes = BETA, steps: int = BRANCH) -> dict[str, torch.Tensor]:
+    def branch(
+        self, key: WatermarkKey, beta: bytes = BETA, steps: int = BRANCH, finished: bool = True
+    ) -> dict[str, torch.Tensor]:
         state = self.theta_ref()
         marking = Marking(state.model, key, beta, PARAMETERS)
-        train_branch(MarkedProgram(self.program, marking), state, self.batches(TRUNK, TRUNK + steps), SEED)
+        marked = MarkedProgram(self.program, marking, end=TRUNK + steps + (not finished))
+        train_branch(marked, state, self.batches(TRUNK, TRUNK + steps), SEED)
         return {name: value.clone() for name, value in state.model.state_dict().items()}
 
 
@@ -112,6 +116,14 @@ def test_another_key_or_beacon_makes_another_model(run: Run, key: WatermarkKey) 
         run.branch(*how, steps=2) for how in ((key,), (WatermarkKey(bytes(32), key.leaf_count),), (key, bytes(32)))
     ]
     assert len({models[i]["layers.1.weight"].numpy().tobytes() for i in range(3)}) == 3
+
+
+def test_the_last_step_writes_the_bits_that_are_still_short(run: Run, key: WatermarkKey) -> None:
+    before, after = (run.branch(key, steps=2, finished=finished) for finished in (False, True))
+    assert PARAMETERS.weights
+    wanted = embed_weights(before, key, BETA, PARAMETERS.weights)
+    assert all(torch.equal(after[name], value) for name, value in wanted.items())
+    assert not torch.equal(after["layers.1.weight"], before["layers.1.weight"])
 
 
 def test_marking_costs_little_accuracy(run: Run, marked: dict[str, torch.Tensor]) -> None:

@@ -18,7 +18,7 @@ import torch
 
 from pol.errors import ProofError, SpecError
 from pol.tensors import same_bits
-from watermark.key import Leaf, LeafOpening, WatermarkKey
+from watermark.key import Leaf, LeafOpening, WholeKey
 from watermark.weights.arrays import Array, Float32s, State
 from watermark.weights.carriers import carrier_lengths, carrier_scale, signed_carriers
 from watermark.weights.layouts import layout_of
@@ -26,7 +26,7 @@ from watermark.weights.least_norm import least_weights
 from watermark.weights.parameters import Carrier, WeightMark
 
 
-def embed_weights(theta_ref: State, key: WatermarkKey, beta: bytes, mark: WeightMark) -> dict[str, torch.Tensor]:
+def embed_weights(theta_ref: State, key: WholeKey, beta: bytes, mark: WeightMark) -> dict[str, torch.Tensor]:
     """The marked model: a new state dict that differs from ``theta_ref`` in the carriers' rows of groups only.
 
     A later submission of the same run passes the later trunk state that it branches from as ``theta_ref``; key and

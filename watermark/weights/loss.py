@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from pol.errors import SpecError
-from watermark.key import WatermarkKey
+from watermark.key import WholeKey
 from watermark.weights.arrays import State
 from watermark.weights.carriers import carrier_lengths, carrier_scale, signed_carriers
 from watermark.weights.embed import carrier_sigma
@@ -36,7 +36,7 @@ class MarkLoss:
     not fit the model or the key has too few leaves.
     """
 
-    def __init__(self, theta_ref: State, key: WatermarkKey, beta: bytes, mark: WeightMark) -> None:
+    def __init__(self, theta_ref: State, key: WholeKey, beta: bytes, mark: WeightMark) -> None:
         if key.leaf_count < mark.leaf_count:
             raise SpecError(f"the key has {key.leaf_count} leaves and the mark asks for {mark.leaf_count}")
         layout = layout_of(mark.layout)

@@ -1,0 +1,108 @@
+"""The branch of a recorded run, in a replay process: how its trainer takes it, and how whoever has the key repeats it.
+
+Both do the same: they restore theta_ref from the proof's folder in a fresh confined process (:mod:`pol.replay`) and
+take the promised number of steps with :func:`marked_program`. So what a trainer submits is what a verifier gets.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from pol.confine import Limits
+from pol.encoding import Json, fields, from_hex, to_hex
+from pol.errors import CannotRun, SpecError
+from pol.program import Program
+from pol.proof import Proof, states_of
+from pol.replay import Branch, Job, ReplayedSpan, Span, replay
+from pol.state import Tensors, TrainingState, from_safetensors, model_tensors
+from watermark.branch import MarkedProgram, Marking
+from watermark.key import SECRET_BYTES, OpenedKey, WatermarkKey, WholeKey
+from watermark.parameters import MarkParameters
+
+WRAPPER: Final = "watermark.branch_replay:marked_program"
+Replays: TypeAlias = Callable[[Job, Sequence[Span]], list[ReplayedSpan]]
+
+
+def branch_of(segment: int, key: WholeKey, beta: bytes, parameters: MarkParameters) -> Branch:
+    """The branch that leaves the trunk at the end of ``segment`` and trains the mark in."""
+    payload: dict[str, Json] = {
+        "beta": to_hex(beta),
+        "leaves": to_hex(OpenedKey(key.leaves).to_bytes()),
+        "parameters": parameters.to_json(),
+    }
+    return Branch(segment=segment, steps=parameters.branch_steps, wrapper=WRAPPER, payload=payload)
+
+
+def marked_program(program: Program, theta_ref: TrainingState, end: int, payload: Json) -> MarkedProgram:
+    """What takes the branch's steps up to ``end`` from ``theta_ref``, restored: a :data:`pol.replay_program.Wrapper`.
+
+    Raises :class:`ProofError` unless ``payload`` is one of :func:`branch_of`, and :class:`SpecError` for a mark that
+    does not fit the model.
+    """
+    where = "branch"
+    item = fields(payload, {"beta", "leaves", "parameters"}, where=where)
+    parameters = MarkParameters.from_json(item["parameters"], where=f"{where}.parameters")
+    size = parameters.leaf_count * 2 * SECRET_BYTES
+    key = OpenedKey.from_bytes(from_hex(item["leaves"], where=f"{where}.leaves", length=size))
+    beta = from_hex(item["beta"], where=f"{where}.beta")
+    return MarkedProgram(program, Marking(theta_ref.model, key, beta, parameters), end)
+
+
+def replay_branch(folder: Path, proof: Proof, job: Job, replays: Replays = replay) -> tuple[ReplayedSpan, Tensors]:
+    """Take the branch of ``job`` from the state that the proof in ``folder`` stores; returns what ended it, and where.
+
+    The second is the model's tensors after the last step, none if there was a ``problem``. Raises :class:`ProofError`
+    if that state is not stored, and what ``replays`` raises.
+    """
+    assert job.branch is not None
+    reference, number = job.branch.segment, job.branch.segment + 1
+    start = states_of(folder).path(proof.stored_at(proof.spec.bounds(reference)[1]).cid)
+    with tempfile.TemporaryDirectory() as name:  # nobody else can look into it
+        end = Path(name) / "end.safetensors"
+        (result,) = replays(job, [Span(first=number, last=number, start=start, emit={number: end})])
+        if result.problem is None and result.segments[0].start_digest != proof.segments[reference].end_digest:
+            result.problem = "it does not start from the promised state"
+        if result.problem:
+            return result, {}
+        return result, model_tensors(from_safetensors(end.read_bytes(), where="branch"))
+
+
+def train_mark(
+    folder: Path,
+    segment: int,
+    key: WatermarkKey,
+    beta: bytes,
+    *,
+    dataset: Path | None = None,
+    device: str = "cpu",
+    limits: Limits | None = None,
+) -> Tensors:
+    """The marked model to submit for the recorded run in ``folder``: its branch off the trunk after ``segment``.
+
+    The run's spec promises the key's root and the number of steps (:attr:`MarkParameters.branch_steps`); ``beta`` was
+    drawn after the state at the end of ``segment``, which must be stored. Raises :class:`SpecError` if nothing of the
+    kind is promised, :class:`CannotRun` if the program does not take these steps.
+    """
+    proof = Proof.read(folder)
+    promise = proof.spec.watermark
+    if promise is None or promise.key_root != key.root:
+        raise SpecError("the run's spec does not promise a mark of this key")
+    parameters = MarkParameters.from_json(promise.parameters, where="spec.watermark.parameters")
+    if not parameters.branch_steps:
+        raise SpecError("the run's spec promises no branch: its mark is put in without training (watermark.embed)")
+    job = Job(
+        spec=proof.spec,
+        seed=proof.seed,
+        dataset=dataset,
+        trusted=frozenset({proof.spec.program_digest}),
+        device=device,
+        limits=limits or Limits(),
+        branch=branch_of(segment, key, beta, parameters),
+    )
+    result, model = replay_branch(folder, proof, job)
+    if result.problem:
+        raise CannotRun(f"the mark cannot be trained in: {result.problem}")
+    return model
