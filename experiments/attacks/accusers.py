@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import nn
 
 from experiments.attacks.attack import Setting, Value
 from experiments.attacks.finetuning import perturbed
-from experiments.attacks.networks import query
+from experiments.attacks.networks import outputs_of, query
 from pol.errors import SpecError
 from pol.merkle import MerkleTree
 from watermark import Claim, Evidence, LeafOpening, MarkParameters, State, WatermarkKey, detect, embed
@@ -64,6 +65,7 @@ class Accuser:
     published: Mapping[str, Value]
     run: Mapping[str, Value]
     action: Callable[..., Evidence] = field(repr=False)
+    channel: str = "weights"
 
     def at(self, **changes: Value) -> Accuser:
         """The same accuser with other parameters."""
@@ -72,8 +74,10 @@ class Accuser:
         return replace(self, run={**self.run, **changes})
 
     def accuse(self, case: Case, rng: torch.Generator) -> Evidence:
-        """The best evidence that the accuser can show against the innocent, without any correction."""
-        return self.action(case, rng, **self.run)
+        """The best evidence that the accuser can show in its channel against the innocent, without any correction."""
+        part = getattr(case.parameters, self.channel)
+        alone = replace(case, parameters=MarkParameters(**{self.channel: part})) if part else case
+        return self.action(alone, rng, **self.run)
 
 
 def ground(case: Case, rng: torch.Generator, *, tries: int, leaves: int) -> Evidence:
@@ -144,19 +148,17 @@ def ground_triggers(case: Case, rng: torch.Generator, *, pool: int) -> Evidence:
     For each leaf it keeps a seed to which the references give the label hoped for. The real root draws other labels.
     """
     mark, hoped = _triggers(case), bytes(SECRET_BYTES)
-    first = case.parameters.leaves_of("triggers").start
     seeds = [_secret(rng) for _ in range(pool)]
-    said = _agreed(case.references, trigger_inputs(seeds, mark)).tolist()
+    said = _agreed(case.references, _shaped(case, trigger_inputs(seeds, mark))).tolist()
     leaves = []
-    for index in range(first, first + mark.leaf_count):
+    for index in range(mark.leaf_count):
         good = [n for n, seed in enumerate(seeds)
                 if trigger_label(case.beta, hoped, index, seed, mark.classes) == said[n]]  # fmt: skip
         chosen = seeds.pop(good[0] if good else 0)
         said.pop(good[0] if good else 0)
         leaves.append(Leaf(index, chosen, _secret(rng)))
-    fillers = [Leaf(index, _secret(rng), _secret(rng)) for index in range(first)]
-    root = MerkleTree([leaf.digest for leaf in (*fillers, *leaves)]).root
-    accused, trunk = _networks(case)
+    root = MerkleTree([leaf.digest for leaf in leaves]).root
+    accused, trunk = (partial(_answers, network, case) for network in _networks(case))
     matches = trigger_matches(accused, trunk, leaves, case.beta, root, mark)
     return Evidence(matches, len(leaves), channel="triggers", null=trigger_null(mark, len(leaves)))
 
@@ -245,6 +247,15 @@ def _networks(case: Case) -> tuple[nn.Module, nn.Module]:
     return case.accused.eval(), case.trunk.eval()
 
 
+def _answers(network: nn.Module, case: Case, inputs: torch.Tensor) -> torch.Tensor:
+    return outputs_of(network, _shaped(case, inputs))
+
+
+def _shaped(case: Case, inputs: torch.Tensor) -> torch.Tensor:
+    """Triggers in the shape of the task's inputs: images are rows of pixels to a perceptron."""
+    return inputs.reshape(len(inputs), *case.setting.inputs.shape[1:]) if case.setting else inputs
+
+
 def _agreed(references: Sequence[nn.Module], inputs: torch.Tensor) -> torch.Tensor:
     return query(_Mean(references), inputs).argmax(-1)
 
@@ -263,6 +274,7 @@ ACCUSERS: dict[str, Accuser] = {
         Accuser(
             number=23, name="trigger-grinding", source="Liu et al., USENIX Security 2024",
             published={"pool": 1000, "keep": 50, "references": 10}, run={"pool": 1000}, action=ground_triggers,
+            channel="triggers",
         ),
         Accuser(
             number=24, name="alignment-to-the-mark", source="ours", published={}, run={"margin": 8 / 3},

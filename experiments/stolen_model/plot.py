@@ -86,7 +86,7 @@ def plot_strength(name: str, rows: Sequence[Row], folder: Path) -> Path | None:
 
     curves: dict[tuple[str, str], dict[float, list[Row]]] = {}
     for row in rows:
-        if found := re.fullmatch(r"([^@]+)@(\w+)=(.+)", row.what):
+        if row.attack and (found := re.fullmatch(r"([^@]+)@(\w+)=(.+)", row.what)):
             curves.setdefault((found[1], found[2]), {}).setdefault(float(found[3]), []).append(row)
     for (attack, parameter), points in curves.items():
         standard: Any = ATTACKS[attack].run[parameter]

@@ -3,8 +3,8 @@ grounds.
 
 Source: every dispute game in which accusing is free. The strongest accusation here is a watermark claim made up
 afterwards: the accuser draws a key and a beacon of his own, arranges the innocent model's hidden units so that every
-opened bit agrees, and calls the arrangement (with a carrier tensor that is mostly noise) his reference. Alignment to it then puts the
-innocent's units just there, and the statistics are perfect.
+opened bit agrees, and calls the arrangement (with a carrier tensor that is mostly noise) his reference. Alignment to it
+then puts the innocent's units just there, and the statistics are perfect.
 
 The half that is seen here: what is not promised in time convicts nobody, opened leaves that are handed in with some
 left out do not speak against their owner, and a challenge of an honest run ends in a pass for every segment it can
