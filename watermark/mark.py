@@ -12,11 +12,13 @@ from watermark.weights.embed import embed_weights
 from watermark.weights.layouts import LAYOUTS
 from watermark.weights.parameters import WeightMark
 
-LEAVES, FEWEST, MOST_IN_GROUP = 8, 512, 32
+LEAVES, MOST_IN_GROUP = 8, 32
+FEWEST = {"mlp": 512, "convnet": 512, "transformer": 192, "lora": 512}
+"""Leaves of a suggested mark, at least. A transformer pays for each in perplexity: it bears fewer, but deeper ones."""
 
 
 def suggested_parameters(model: State, *, layout: str | None = None, base: State | None = None) -> MarkParameters:
-    """Parameters that suit ``model``, for the spec: about 64 groups of 8 leaves, or fewer of more, over its carriers.
+    """Parameters that suit ``model``, for the spec: groups of 8 leaves, or fewer of more, over its carriers.
 
     ``layout`` names the architecture; without it, the first one that reads the model. ``base`` holds the tensors of the
     pinned base model of an adapter. Raises :class:`SpecError` if no architecture fits, with what each had against it.
@@ -26,7 +28,7 @@ def suggested_parameters(model: State, *, layout: str | None = None, base: State
         try:
             carriers = LAYOUTS[name].suggested(model, base)
             groups = sum(carrier.groups for carrier in carriers)
-            leaves = min(MOST_IN_GROUP, max(LEAVES, -(-FEWEST // groups)))
+            leaves = min(MOST_IN_GROUP, max(LEAVES, -(-FEWEST[name] // groups)))
             return MarkParameters(weights=WeightMark(name, carriers, leaves))
         except SpecError as error:
             against.append(f"{name}: {error}")
@@ -40,8 +42,8 @@ def embed(theta_ref: State, key: WatermarkKey, beta: bytes, parameters: MarkPara
     same for all submissions of a run. Raises :class:`SpecError` if the parameters do not fit the model, or the key has
     another number of leaves than they ask for. Channels besides the weights are trained in (:mod:`watermark.branch`).
     """
-    if parameters.weights is None or len(parameters.channels) > 1:
-        raise SpecError("this mark is not in the weights alone: train it in, with watermark.branch")
+    if parameters.weights is None or parameters.trained_in:
+        raise SpecError("this mark is not in the weights alone: train it in, with watermark.branch_replay.train_mark")
     if key.leaf_count != parameters.leaf_count:
         raise SpecError(f"the key has {key.leaf_count} leaves and the parameters ask for {parameters.leaf_count}")
     return embed_weights(theta_ref, key, beta, parameters.weights)

@@ -7,10 +7,11 @@ import dataclasses
 import pytest
 import torch
 
-from pol.errors import SpecError
+from pol.errors import ProofError, SpecError
 from tests.watermark import digits
 from tests.watermark.conftest import BETA
 from watermark import Claim, MarkParameters, WatermarkKey, detect, embed, mlp_mark, suggested_parameters
+from watermark.outputs import OutputMark
 from watermark.triggers import Images, TriggerMark
 
 
@@ -46,5 +47,30 @@ def test_channels_are_numbered_on_and_read_back() -> None:
 def test_a_mark_in_answers_is_not_embedded_without_training() -> None:
     model = digits.initial(3)
     triggers = MarkParameters(triggers=TriggerMark(Images(1, 8, 8), classes=10, groups=4, leaves=4))
-    with pytest.raises(SpecError, match="branch"):
-        embed(model, WatermarkKey(bytes(32), 16), BETA, triggers)
+    weights = mlp_mark("layers.1.weight", groups=4, rows=8, leaves=4, margin=1.0)
+    assert embed(model, WatermarkKey(bytes(32), 16), BETA, weights)
+    for trained_in in (triggers, dataclasses.replace(weights, branch_steps=1)):
+        with pytest.raises(SpecError, match="branch"):
+            embed(model, WatermarkKey(bytes(32), 16), BETA, trained_in)
+
+
+def test_the_number_of_branch_steps_is_promised() -> None:
+    plain = mlp_mark("layers.1.weight", groups=4, rows=8, leaves=4, margin=1.0)
+    on_a_branch = dataclasses.replace(plain, branch_steps=7)
+    assert on_a_branch.trained_in and not plain.trained_in
+    assert plain.digest != on_a_branch.digest != dataclasses.replace(plain, branch_steps=8).digest
+    value = on_a_branch.to_json()
+    assert isinstance(value, dict) and MarkParameters.from_json(value, where="spec") == on_a_branch
+    for steps in (0, -1, 1 << 17, True, "7"):
+        with pytest.raises(ProofError):
+            MarkParameters.from_json(value | {"branch_steps": steps}, where="spec")
+    with pytest.raises(ProofError):
+        MarkParameters.from_json(value | {"wrapper": "os:system"}, where="spec")
+    with pytest.raises(ProofError):
+        MarkParameters.from_json({"branch_steps": 7}, where="spec")
+
+
+def test_a_mark_in_outputs_has_no_branch() -> None:
+    outputs = MarkParameters(outputs=OutputMark(groups=16, leaves=8, strength=0.02))
+    with pytest.raises(SpecError, match="outputs"):
+        dataclasses.replace(outputs, branch_steps=7)

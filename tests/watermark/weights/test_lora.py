@@ -140,7 +140,7 @@ def test_a_mark_changes_its_tensors_alone_and_costs_little(owner: Owner) -> None
     way = {name: owner.theta_ref[name] - owner.theta_0[name] for name in changed}
     assert length(change) < 0.4 * length(way)  # two bits in 256 entries; the suggested mark has a quarter as many
     before, after = owner.world.loss(owner.theta_ref), owner.world.loss(owner.model)
-    assert after < 1.01 * before
+    assert after < 1.02 * before
 
 
 def length(tensors: State) -> float:
@@ -255,7 +255,7 @@ def opened(claim: Claim, key: WatermarkKey) -> Claim:
 
 
 def test_suggested_groups_go_where_there_is_room() -> None:
-    """By the size of B: 64 groups among few modules, one a module among many, none where a bit would cost too much."""
+    """By the size of B: 64 groups among few modules, one a module among many, none where bits cost much or in heads."""
     few = {"q_proj": 1536, "v_proj": 512, "k_proj": 96}
     model = {name: tensor for module, height in few.items() for name, tensor in adapter(module, height).items()}
     carriers = {carrier.tensor.split(".")[0]: carrier for carrier in LAYOUT.suggested(model)}
@@ -263,6 +263,8 @@ def test_suggested_groups_go_where_there_is_room() -> None:
     LAYOUT.check(model, list(carriers.values()), where="the model")
     many = {name: tensor for n in range(100) for name, tensor in adapter(f"layers.{n}.q_proj", 576).items()}
     assert [carrier.groups for carrier in LAYOUT.suggested(many)] == [1] * 100
+    mixed = adapter("layers.0.self_attn.q_proj", 1536) | adapter("layers.0.mlp.up_proj", 1536)
+    assert [carrier.tensor for carrier in LAYOUT.suggested(mixed)] == ["layers.0.mlp.up_proj.lora_B.weight"]
     with pytest.raises(SpecError, match="entries for a group"):
         LAYOUT.suggested(adapter("q_proj", 64))
 

@@ -35,7 +35,10 @@ SAME_BLOCK: Final = (0.3, 0.9)
 """A block has units of theta_ref's: least mean cosine of the gates, least share of that of the likeliest block."""
 
 _SAMPLE: Final = 32
-_GROUPS, _ROWS, _MARGIN = 64, 8, 1.5
+_GROUPS, _ROWS, _MARGIN = 24, 16, 5.0
+"""Few bits of a wide margin, in the perceptrons alone. On a GPT of 4 blocks of width 128 a bit cost about ``4 + 1.2
+margin^2`` millionths of the perplexity wherever it was, but those in perceptrons outlasted pruning more often
+at the same margin, and a wide margin outlasts what many bits do not: nine weights in ten pruned."""
 
 
 class TransformerLayout:
@@ -81,7 +84,7 @@ class TransformerLayout:
         """See :class:`watermark.weights.layouts.Layout`."""
         model = open_transformer(state, where="the model")
         model.check()
-        shapes = [(tensor, model.width) for tensor in model.carriers]
+        shapes = [(tensor, model.width) for tensor, (part, _) in model.carriers.items() if part == "mlp"]
         return spread_groups(shapes, groups=_GROUPS, rows=_ROWS, margin=_MARGIN)
 
 
