@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import struct
 from dataclasses import replace
@@ -87,7 +88,10 @@ def test_a_missing_or_other_data_set_is_told_plainly(tmp_path: Path, monkeypatch
     with pytest.raises(CannotRun, match="AIARENA_DATA"):
         fashion({})
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(b"something else")
-    with pytest.raises(ProofError, match="not the file"):
+    with pytest.raises(ProofError, match="not a gzip file"):
+        fashion({})
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(ProofError, match="not what the authors"):
         fashion({})
 
 
