@@ -176,10 +176,18 @@ def _check_claims(
         if is_own and found.void and not found.trials:
             verdict.undecided.append(f"the trainer's own watermark: {found.void}")
         elif is_own and not found.accepted:
-            verdict.reject(ExitCode.WATERMARK, f"the trainer's own watermark is not in the model ({_odds(found)})")
+            _judge_own(f"the trainer's own watermark is not in the model ({_odds(found)})", tied, verdict)
         elif not is_own and found.accepted:
             message = f"the model carries the watermark of key {to_hex(tied.claim.key_root)[:18]}… ({_odds(found)})"
             _judge_foreign(message, tied, mine, proof, chain, court, verdict)
+
+
+def _judge_own(message: str, tied: TiedClaim, verdict: Verdict) -> None:
+    """A mark that is put in without training is there, or was not put in; one that is trained in may fall short."""
+    if tied.claim.parameters.trained_in:
+        verdict.limits.append(message)
+    else:
+        verdict.reject(ExitCode.WATERMARK, message)
 
 
 def _probe_beacon(proof: Proof, chain: ArenaClient | None) -> bytes:

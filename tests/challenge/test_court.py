@@ -11,7 +11,7 @@ import torch
 from challenge.claims import TiedClaim
 from challenge.court import court_of, probes_of
 from challenge.segments import Policy
-from challenge.verdict import ExitCode, Verdict
+from challenge.verdict import Verdict
 from challenge.verify import _check_claims
 from pol import Proof
 from pol.data import Dataset
@@ -75,7 +75,8 @@ def test_what_cannot_be_tested_here_is_undecided_and_no_theft(folder: Path) -> N
         verdicts.append(Verdict())
         _check_claims(judged, state, {}, [tied], [], None, Policy(), verdicts[-1])
     assert not verdicts[0].findings and "could be tested" in verdicts[0].undecided[0]
-    assert [finding.code for finding in verdicts[1].findings] == [ExitCode.WATERMARK]  # the twin: tested, and not there
+    tested = verdicts[1]  # the twin; what is trained in may fall short, and that is no cheat
+    assert not tested.findings and not tested.undecided and "not in the model" in tested.limits[0]
 
 
 # Inputs for the channel in outputs
@@ -148,7 +149,7 @@ def test_a_mark_in_outputs_is_looked_for_where_the_data_set_is(
     missing, there = verdicts
     assert "could be tested" in missing.undecided[0] and not missing.findings
     assert (there.watermarks[0]["channel"], there.watermarks[0]["trials"]) == ("outputs", MARK.leaf_count)
-    assert [finding.code for finding in there.findings] == [ExitCode.WATERMARK]  # this model has none
+    assert not there.findings and not there.undecided and "not in the model" in there.limits[0]  # this one has none
 
 
 def test_a_mark_in_outputs_is_found_on_the_judges_inputs(train_set: Dataset, pictures: Dataset, blob: Path) -> None:
