@@ -245,6 +245,26 @@ BUGS = [
         "tests/challenge/test_trained_in.py",
     ),
     Bug(
+        "rows that a thief drew anew are read on", "watermark/weights/reading.py",
+        "LEAST_COSINE: Final = 0.2", "LEAST_COSINE: Final = -9.0",
+        "tests/watermark/weights/test_reading.py::test_rows_that_are_gone_are_no_trials",
+    ),
+    Bug(
+        "what is left of a group is read without what was there before the mark", "watermark/weights/reading.py",
+        "kept.mean() * reference - rest", "0 * reference",
+        "tests/watermark/weights/test_reading.py::test_few_units_that_are_left_still_tell",
+    ),
+    Bug(
+        "an opening that is kept back is no miss", "watermark/detect.py",
+        'trials + len(_opened(claim, "weights")) - len(leaves)', "trials",
+        "tests/watermark/weights/test_reading.py::test_leaves_that_were_not_shown_are_misses",
+    ),
+    Bug(
+        "values that are not finite are set aside", "watermark/weights/reading.py",
+        "alike | ~np.isfinite(lengths)", "alike & np.isfinite(lengths)",
+        "tests/watermark/weights/test_reading.py::test_what_is_not_finite_is_a_miss_and_not_set_aside",
+    ),
+    Bug(
         "a branch is finished a step late", "watermark/branch.py",
         "state.step + 1 == self.end", "state.step == self.end",
         "tests/watermark/test_branch.py",
