@@ -87,4 +87,4 @@ artifacts: $(CONTRACTS)/node_modules/.installed
 	@$(PYTHON) $(CONTRACTS)/tools/artifacts.py
 
 clean:
-	rm -rf .venv runs $(CONTRACTS)/node_modules $(IPFS)/node_modules $(CONTRACTS)/out $(CONTRACTS)/cache
+	rm -rf .venv runs experiments/stolen_model/scratch $(CONTRACTS)/node_modules $(IPFS)/node_modules $(CONTRACTS)/out $(CONTRACTS)/cache

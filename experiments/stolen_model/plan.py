@@ -16,6 +16,8 @@ from experiments.stolen_model.workloads import Workload
 
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
+SCRATCH: Final = HERE / "scratch"
+"""What is not kept in the repository: trained models, and the pages of quick and tuning runs."""
 BY_OWNERS_ALGORITHM: Final = {"mark", "copies", "claim"}
 """What only our own channels give to a thief's setting (``Attack.needs``)."""
 
@@ -67,7 +69,7 @@ class Plan:
             goals=tuple(config["goals"]),
             workloads={name: Workload.parse(name, table) for name, table in config["workloads"].items()},
             results=HERE / "results",
-            cache=ROOT / "runs" / "stolen_model" / "cache",
+            cache=SCRATCH / "cache",
             page=ROOT / "docs" / "watermark-results.md",
         )
         if quick:
@@ -76,7 +78,7 @@ class Plan:
             works = {work.name: work.shortened(*sizes) for work in chosen}
             plan = replace(plan, workloads=works, curves={}, seeds=tuple(small["seeds"]), pairs=small["pairs"])
         if quick or tuning:
-            folder = ROOT / "runs" / ("stolen_model-quick" if quick else "stolen_model-tuning")
+            folder = SCRATCH / ("quick" if quick else "tuning")
             plan = replace(plan, results=folder / "results", cache=folder / "cache", plots=folder / "plots")
             plan = replace(plan, page=folder / "watermark-results.md")
         return plan

@@ -3,7 +3,7 @@
 Runs every cell of config.toml that has no record yet, in as many processes as the config says, and writes
 docs/watermark-results.md with its plots. It can be killed at any time and goes on where it stopped. ``--quick`` runs a
 small plan that only shows that everything works, ``--tuning`` the seeds on which parameters may be chosen; both write
-under ``runs/``. ``--only NAME`` runs one workload.
+under ``scratch/`` beside this file. ``--only NAME`` runs one workload.
 """
 
 from __future__ import annotations
