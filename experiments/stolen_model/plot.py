@@ -106,7 +106,7 @@ def plot_strength(name: str, rows: Sequence[Row], folder: Path) -> Path | None:
         axes.set_xlabel(parameter)
         axes.set_ylim(0, 1.05)
         axes.legend(loc="lower left")
-    panels[0][0].set_ylabel("share of the mark found; dotted: quality, right axis")
+    panels[0][0].set_ylabel("share of the mark found\n(dotted: quality)")
     return _saved(figure, folder / f"{name}-strength.png", True)
 
 
