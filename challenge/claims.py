@@ -22,7 +22,7 @@ from pol.encoding import MAX_JSON_BYTES, Json, canonical_json, fields, from_hex,
 from pol.errors import CannotRun, ProofError
 from pol.spec import TrainingSpec
 from pol.state import Tensors
-from pol.tensors import table_digest, tensor_header, tensor_root, tensor_table
+from pol.tensors import table_digest, table_row, tensor_table
 from watermark import Claim
 
 TABLE_FILE = "state_table.json"
@@ -119,10 +119,7 @@ def _check_promised(claim: Claim, spec: TrainingSpec) -> None:
 
 def _check_members(claim: Claim, table: list[tuple[bytes, bytes]]) -> None:
     """The rows of the state's model must be exactly theta_ref's tensors."""
-    members = {
-        (tensor_header(f"model/{name}", value), tensor_root(f"model/{name}", value))
-        for name, value in claim.theta_ref.items()
-    }
+    members = {table_row(f"model/{name}", value) for name, value in claim.theta_ref.items()}
     listed = {(header, root) for header, root in table if header[2:8] == b"model/"}
     if members != listed:
         raise ProofError(f"{TABLE_FILE}: theta_ref is not the model of the state in the table")

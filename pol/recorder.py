@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
+import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,13 +32,31 @@ from pol.order import DataOrder
 from pol.parallel import alone, rank, shared, world_size
 from pol.program import load_program
 from pol.proof import MANIFEST, Proof, SeedSource, StoredState, parse_seed, states_of
+from pol.relay import SPARE_BYTES, Relay
 from pol.spec import TrainingSpec
-from pol.state import Scheduler, Tensors, TrainingState, from_safetensors, safetensors_chunks, to_safetensors
-from pol.tensors import check_values, same_bits, tensors_digest
+from pol.state import (
+    Scheduler,
+    Tensors,
+    TrainingState,
+    from_safetensors,
+    safetensors_chunks,
+    safetensors_header,
+    to_safetensors,
+    written_order,
+)
+from pol.tensors import (
+    check_values,
+    little_endian_bytes,
+    same_bits,
+    sorted_table,
+    table_digest,
+    table_row,
+    tensors_digest,
+)
 from pol.transcript import Anchor, Segment, Stop, segment_tree
 
 COMPARED_STEPS = 2
-"""The loop's first steps are compared with the program's: the second shows what the first left behind."""
+"""The loop's first steps must be the program's: the second shows what the first left behind."""
 
 
 class Recorder:
@@ -46,7 +69,8 @@ class Recorder:
     others are digests only.
 
     The training thread copies the state at every segment boundary and goes on; hashing and writing happen in a
-    thread behind it. There is one such copy: training waits at a boundary rather than leave one out.
+    thread behind it, which begins while the copy is being made. There is one such copy, a little smaller than the
+    state: training waits at a boundary rather than leave one out. A small state is hashed at once, in its place.
 
     Used as a context manager. Leaving it writes the proof if every promised step was recorded; otherwise it raises
     :class:`RecordingError` and leaves no manifest, so that a broken recording never looks like a proof. A recording
@@ -92,6 +116,7 @@ class Recorder:
         self._optimizer_steps = 0
         self._state: TrainingState | None = None
         self._twin: TrainingState | None = None
+        self._first_digests: list[bytes] = []
         self._samples: Samples | None = None
 
     def __enter__(self) -> Recorder:
@@ -105,7 +130,7 @@ class Recorder:
                 f"{', '.join(hidden_switches())} would change the bits of this run: unset it, record again"
             )
         self._progress: Progress | None = None
-        self._snapshot: Tensors = {}
+        self._relay = Relay()
         self._hashing: Future[None] | None = None
         self._start_digest = b""
         self._grouped = 0
@@ -114,7 +139,7 @@ class Recorder:
         if self._writes:
             self._open_folder()
             self._held = {anchor.first: anchor.count for anchor in self._held_anchors()}
-            self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder")
+            self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder", initializer=_stand_back)
             self._line = AnchorLine(self._anchorer, self._anchored)
         return self
 
@@ -180,6 +205,7 @@ class Recorder:
             raise RecordingError(f"batches: this data set is not the committed one ({self.spec.dataset})")
         first = self._attached().step
         self._samples = samples
+        self._take_first_steps(samples)
         last = first if self.ended else self.spec.steps
         return step_loader(samples, self.order, first, last, workers=workers, parts=parts, convert=convert)
 
@@ -199,8 +225,8 @@ class Recorder:
         if state.scaler is None and self._optimizer_steps != state.step + 1:
             raise RecordingError(f"step {state.step}: the optimizer has stepped {self._optimizer_steps} times in all")
         state.step += 1
-        if self._twin is not None:
-            self._compare_with(self._twin, state)
+        if state.step <= len(self._first_digests):
+            self._compare_first_step(state)
         if state.step % self.spec.segment_length == 0 or state.step == self.spec.steps:
             self._close_segment(state)
 
@@ -218,6 +244,9 @@ class Recorder:
         :meth:`batches` ends there by itself. A run that reaches all its steps all the same is not a stopped one.
         """
         self._stopping = True
+        if self._writes and self._state is not None and self.ended:
+            self.wait()
+            self._keep_last(self._state)
 
     @property
     def ended(self) -> bool:
@@ -339,43 +368,75 @@ class Recorder:
         store.path(stored.cid).unlink(missing_ok=True)
         return None
 
-    # What happens at a boundary
+    # The first steps
 
-    def _compare_with(self, twin: TrainingState, state: TrainingState) -> None:
-        """The loop must do what the program does: replay would reject everything else later, at the worst time."""
-        assert self._samples is not None
-        twin.optimizer.zero_grad(set_to_none=True)  # a replay that begins here has no gradients left over either
-        twin.key_generators(self.seed)
-        with alone():
-            self.program.train_step(twin, self._samples.batch(self.order.batch(twin.step)))
-        twin.step += 1
-        if tensors_digest(twin.view(self.seed)) != tensors_digest(state.view(self.seed)):
+    def _take_first_steps(self, samples: Samples) -> None:
+        """What the program makes of the first steps, as digests: the loop must do the same.
+
+        Replay would reject everything else later, at the worst time. The program goes first, while the loop's
+        optimizer has no state yet, and its state is gone before the loop begins: two whole ones are never held.
+        """
+        twin, self._twin = self._twin, None
+        for step in range(min(COMPARED_STEPS, self.spec.steps) if twin else 0):
+            assert twin is not None
+            twin.optimizer.zero_grad(set_to_none=True)  # a replay that begins here has no gradients left over either
+            twin.key_generators(self.seed)
+            with alone():
+                self.program.train_step(twin, samples.batch(self.order.batch(step)))
+            twin.step += 1
+            self._first_digests.append(tensors_digest(twin.view(self.seed)))
+
+    def _compare_first_step(self, state: TrainingState) -> None:
+        if tensors_digest(state.view(self.seed)) != self._first_digests[state.step - 1]:
             raise RecordingError(
-                f"step {twin.step - 1}: the loop computed something else than {self.spec.program}.train_step; "
+                f"step {state.step - 1}: the loop computed something else than {self.spec.program}.train_step; "
                 "call it in the loop, or train with a program that does what the loop does"
             )
-        if twin.step == COMPARED_STEPS:
-            self._twin = None
+
+    # What happens at a boundary
 
     def _close_segment(self, state: TrainingState) -> None:
         if not self._writes:
             return
         self.wait()
-        self._snapshot = state.capture(self.seed, self._snapshot)
-        index = len(self._segments)
-        self._hashing = self._writer.submit(self._record_segment, index)
+        tensors, index = state.view(self.seed), len(self._segments)
+        kept = self.ended or (index + 1) % self._keep_every == 0
+        header, order = safetensors_header(tensors) if kept else None, written_order(tensors)
+        if sum(value.nbytes for value in tensors.values()) <= SPARE_BYTES:
+            with self._plainly():
+                digest, cid = self._digest(index, header, ((name, tensors[name]) for name in order))
+            self._hashing = self._writer.submit(self._record_segment, index, digest, cid)
+            return
+        self._relay.open(tensors)
+        self._hashing = self._writer.submit(self._record_copies, index, header)
+        self._relay.send(tensors, order)
 
-    def _record_segment(self, index: int) -> None:
-        """Hash and write the snapshot (in the thread behind the training)."""
+    def _record_copies(self, index: int, header: bytes | None) -> None:
+        """Record the state that is being copied (in the thread behind the training)."""
+        with self._relay.reading() as copies:
+            digest, cid = self._digest(index, header, copies)
+        self._record_segment(index, digest, cid)
+
+    def _digest(
+        self, index: int, header: bytes | None, tensors: Iterable[tuple[str, torch.Tensor]]
+    ) -> tuple[bytes, str | None]:
+        """The digest of the state at the end of a segment, and its CID where it is kept: if there is a ``header``."""
+        rows: dict[str, tuple[bytes, bytes]] = {}
+        pieces = _hashed(tensors, rows, where=f"state after step {self.spec.bounds(index)[1]}")
+        cid = states_of(self.out).put_chunks(chain([header], pieces)) if header is not None else None
+        deque(pieces, maxlen=0)
+        return table_digest(sorted_table(rows)), cid
+
+    def _record_segment(self, index: int, end_digest: bytes, cid: str | None) -> None:
+        """Promise a segment whose last state has this digest (in the thread behind the training)."""
         assert self._samples is not None
         start, end = self.spec.bounds(index)
-        check_values(self._snapshot, where=f"state after step {end}")
         segment = Segment(
             index=index,
             start_step=start,
             end_step=end,
             start_digest=self._start_digest,
-            end_digest=tensors_digest(self._snapshot),
+            end_digest=end_digest,
             batch_root=batch_root(self._samples, [self.order.batch(step) for step in range(start, end)], start),
         )
         self._start_digest = segment.end_digest
@@ -388,12 +449,11 @@ class Recorder:
         if not known:
             self._journal.append("segment", segment.to_json())
         self._segments.append(segment)
-        if (index + 1) % self._keep_every == 0:
-            self._keep_snapshot(end)
+        if cid is not None:
+            self._note_state(StoredState(step=end, cid=cid))
         self._group_anchors(last=False)
 
-    def _keep_snapshot(self, step: int) -> None:
-        stored = StoredState(step=step, cid=states_of(self.out).put_chunks(safetensors_chunks(self._snapshot)))
+    def _note_state(self, stored: StoredState) -> None:
         if self._progress is None or stored not in self._progress.states:
             self._journal.append("state", stored.to_json())
         self._states.append(stored)
@@ -430,6 +490,18 @@ class Recorder:
 
     # The end
 
+    def _keep_last(self, state: TrainingState) -> None:
+        """Keep the state of the latest boundary, at which the run was stopped, where that was not done there."""
+        if state.step in [stored.step for stored in self._states]:
+            return
+        tensors = state.view(self.seed)
+        if tensors_digest(tensors) != self._segments[-1].end_digest:
+            raise RecordingError(f"stop: the state is no longer that after step {state.step}; stop before it changes")
+        with self._plainly():
+            self._note_state(
+                StoredState(step=state.step, cid=states_of(self.out).put_chunks(safetensors_chunks(tensors)))
+            )
+
     def _finish(self) -> None:
         done = self._attached().step
         if not self.ended:
@@ -438,8 +510,6 @@ class Recorder:
                 "resume it, or call recorder.stop() to declare a shorter run"
             )
         self.wait()
-        if done not in [stored.step for stored in self._states]:
-            self._keep_snapshot(done)
         self._group_anchors(last=True)
         self._line.finish(self._patience)
         if done < self.spec.steps and self._stopped is None:
@@ -462,3 +532,20 @@ class Recorder:
 
     def _count_step(self, *_: Any) -> None:
         self._optimizer_steps += 1
+
+
+def _stand_back() -> None:
+    """Let this thread have what the training leaves of the processors: it has a whole segment's time for its work."""
+    if sys.platform == "linux":  # elsewhere a priority is the whole process's
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + 10)
+
+
+def _hashed(
+    copies: Iterable[tuple[str, torch.Tensor]], rows: dict[str, tuple[bytes, bytes]], *, where: str
+) -> Iterator[memoryview]:
+    """The bytes of the tensors, each noted in ``rows``, a table of the state, before they are passed on."""
+    for name, copy in copies:
+        check_values({name: copy}, where=where)
+        rows[name] = table_row(name, copy)
+        yield little_endian_bytes(copy)

@@ -233,9 +233,19 @@ def safetensors_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | 
     The library's own writer copies every tensor first. The bytes are the same (the tests compare them): tensors by
     dtype, the widest first, then by name; the header's length is a multiple of eight.
     """
-    names = sorted(tensors, key=lambda name: (_WRITTEN_ORDER.index(DTYPES[tensors[name].dtype]), name))
+    yield safetensors_header(tensors)
+    yield from (little_endian_bytes(tensors[name]) for name in written_order(tensors))
+
+
+def written_order(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names in the order in which a blob holds the tensors' bytes."""
+    return sorted(tensors, key=lambda name: (_WRITTEN_ORDER.index(DTYPES[tensors[name].dtype]), name))
+
+
+def safetensors_header(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The first piece of the blob: everything but the tensors' bytes."""
     header, offset = {}, 0
-    for name in names:
+    for name in written_order(tensors):
         size = tensors[name].numel() * tensors[name].element_size()
         header[name] = {
             "dtype": DTYPES[tensors[name].dtype],
@@ -245,8 +255,7 @@ def safetensors_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[bytes | 
         offset += size
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    yield from (little_endian_bytes(tensors[name]) for name in names)
+    return len(text).to_bytes(8, "little") + text
 
 
 def from_safetensors(data: bytes, *, where: str) -> Tensors:

@@ -15,8 +15,9 @@ from pol.anchorer import NoChain
 from pol.data import Dataset, digits
 from pol.errors import RecordingError
 from pol.proof import MANIFEST, TRANSCRIPT
+from pol.relay import SPARE_BYTES
 from pol.spec import TaskRef
-from pol.tensors import tensors_digest
+from pol.tensors import table_row
 from pol.transcript import Anchor
 from tests.runs import SEED, record, small_spec
 
@@ -152,15 +153,57 @@ def test_what_a_step_leaves_to_the_next_is_noticed(recorder: Recorder, train_set
 def test_hashing_slower_than_training_loses_nothing(
     tmp_path: Path, honest_run: Path, train_set: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The one copy of a state is not written over before it is hashed: training waits."""
+    """The one copy of a large state is not written over before it is hashed: training waits."""
 
-    def slowly(tensors: dict[str, torch.Tensor]) -> bytes:
-        time.sleep(0.3)
-        return tensors_digest(tensors)
+    def slowly(name: str, tensor: torch.Tensor) -> tuple[bytes, bytes]:
+        time.sleep(0.03)
+        return table_row(name, tensor)
 
-    monkeypatch.setattr("pol.recorder.tensors_digest", slowly)
+    monkeypatch.setattr("pol.recorder.table_row", slowly)
+    monkeypatch.setattr("pol.recorder.SPARE_BYTES", 0)
     record(small_spec(train_set), train_set, tmp_path / "proof")
     assert (tmp_path / "proof" / TRANSCRIPT).read_bytes() == (honest_run / TRANSCRIPT).read_bytes()
+
+
+@pytest.mark.parametrize("in_place", [0, SPARE_BYTES])
+def test_copied_or_hashed_in_place_it_is_the_same_proof(
+    tmp_path: Path, honest_run: Path, train_set: Dataset, monkeypatch: pytest.MonkeyPatch, in_place: int
+) -> None:
+    monkeypatch.setattr("pol.recorder.SPARE_BYTES", in_place)
+    record(small_spec(train_set), train_set, tmp_path / "proof")
+    assert [stored.cid for stored in Proof.read(tmp_path / "proof").states] == [
+        stored.cid for stored in Proof.read(honest_run).states
+    ]
+    assert (tmp_path / "proof" / TRANSCRIPT).read_bytes() == (honest_run / TRANSCRIPT).read_bytes()
+
+
+@pytest.mark.parametrize("in_place", [0, SPARE_BYTES])
+def test_a_state_that_is_not_finite_ends_the_recording(
+    recorder: Recorder, train_set: Dataset, monkeypatch: pytest.MonkeyPatch, in_place: int
+) -> None:
+    monkeypatch.setattr("pol.recorder.SPARE_BYTES", in_place)
+    state = attached(recorder)
+    with pytest.raises(RecordingError, match="holds NaN or infinity; a proof of such a run is worthless"):
+        for batch in recorder.batches(train_set):
+            loss = recorder.program.train_step(state, batch)
+            if recorder.state.step == recorder.spec.segment_length - 1:
+                with torch.no_grad():
+                    next(state.model.parameters())[0, 0] = torch.nan
+            recorder.step(loss)
+            recorder.wait()
+
+
+def test_a_stop_after_the_state_has_changed_is_refused(recorder: Recorder, train_set: Dataset) -> None:
+    """Its twins, which stop before, at and after a boundary, are among the tests of every loop."""
+    state = attached(recorder)
+    for batch in recorder.batches(train_set):
+        recorder.step(recorder.program.train_step(state, batch))
+        if recorder.state.step == recorder.spec.segment_length:
+            break
+    with torch.no_grad():
+        next(state.model.parameters()).zero_()
+    with pytest.raises(RecordingError, match="no longer that after step 10"):
+        recorder.stop()
 
 
 def test_every_batch_is_one_step(recorder: Recorder, train_set: Dataset) -> None:
