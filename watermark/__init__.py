@@ -5,7 +5,8 @@ The order of events is what makes a match a proof:
 1. ``WatermarkKey.generate`` draws secret leaves; ``key.root`` and ``MarkParameters.digest`` are published before
    training ends.
 2. The trunk state theta_ref is anchored. Only then the beacon beta is drawn, so nobody could choose the bits.
-3. ``embed`` writes one bit a leaf into its group's own rows of the carrier tensor, at the least change in the L2 norm.
+3. ``mark_run`` makes the model to submit for a recorded run: ``embed`` writes one bit a leaf into its group's own rows
+   of the carrier tensors, at the least change in the L2 norm.
    ``verify_embedding`` replays opened groups bit for bit while the others stay secret.
 4. When all submissions are frozen, a further beacon names the groups that an accuser opens (``opening_groups``). The
    opened leaves make a ``Claim``; ``detect`` aligns each suspect to theta_ref and counts the bits that agree.
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from watermark._namesake import PROJECT as PROJECT
 from watermark._namesake import warn_if_mixed
+from watermark.branch_replay import mark_run
 from watermark.claim import Claim, opening_groups
 from watermark.detect import detect
 from watermark.evidence import Evidence
@@ -44,6 +46,7 @@ __all__ = [
     "detect",
     "embed",
     "embed_group",
+    "mark_run",
     "mlp_mark",
     "opening_groups",
     "suggested_parameters",

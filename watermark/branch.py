@@ -114,7 +114,7 @@ def train_branch(program: MarkedProgram, state: TrainingState, batches: Iterable
     """Take one step a batch from ``state`` (theta_ref's, restored): with the last one, ``state.model`` is marked.
 
     ``batches`` are the committed ones of the steps from ``state.step`` to the program's end, ``seed`` is the run's.
-    :func:`watermark.branch_replay.train_mark` does all of it for a recorded run.
+    :func:`watermark.mark_run` does all of it for a recorded run.
     """
     for batch in batches:
         state.key_generators(seed)

@@ -1,7 +1,8 @@
 """The branch of a recorded run, in a replay process: how its trainer takes it, and how whoever has the key repeats it.
 
-Both do the same: they restore theta_ref from the proof's folder in a fresh confined process (:mod:`pol.replay`) and
-take the promised number of steps with :func:`marked_program`. So what a trainer submits is what a verifier gets.
+Where a mark is trained in, both do the same: they restore theta_ref from the proof's folder in a fresh confined process
+(:mod:`pol.replay`) and take the promised number of steps with :func:`marked_program`. So what a trainer submits is what
+a verifier gets. A mark in the weights alone takes no steps and no process.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from typing import Final, TypeAlias
 from pol.confine import Limits
 from pol.encoding import Json, fields, from_hex, to_hex
 from pol.errors import CannotRun, SpecError
-from pol.program import Program
+from pol.program import Program, load_program
 from pol.proof import Proof, states_of
 from pol.replay import Branch, Job, ReplayedSpan, Span, replay
 from pol.state import Tensors, TrainingState, from_safetensors, model_tensors
 from watermark.branch import MarkedProgram, Marking
 from watermark.key import SECRET_BYTES, OpenedKey, WatermarkKey, WholeKey
+from watermark.mark import embed
 from watermark.parameters import MarkParameters
 
 WRAPPER: Final = "watermark.branch_replay:marked_program"
@@ -70,7 +72,7 @@ def replay_branch(folder: Path, proof: Proof, job: Job, replays: Replays = repla
         return result, model_tensors(from_safetensors(end.read_bytes(), where="branch"))
 
 
-def train_mark(
+def mark_run(
     folder: Path,
     segment: int,
     key: WatermarkKey,
@@ -82,17 +84,22 @@ def train_mark(
 ) -> Tensors:
     """The marked model to submit for the recorded run in ``folder``: its branch off the trunk after ``segment``.
 
-    The run's spec promises the key's root and the number of steps (:attr:`MarkParameters.branch_steps`); ``beta`` was
-    drawn after the state at the end of ``segment``, which must be stored. Raises :class:`SpecError` if nothing of the
-    kind is promised, :class:`CannotRun` if the program does not take these steps.
+    The run's spec promises the key's root and the mark; ``beta`` was drawn after the state at the end of ``segment``,
+    which must be stored. A mark that is trained in takes the promised steps, on ``dataset`` where the data are not
+    built in. Raises :class:`SpecError` if nothing of the kind is promised, or a mark in the weights is too strong for
+    so short a training; :class:`CannotRun` if the program does not take the steps.
     """
     proof = Proof.read(folder)
     promise = proof.spec.watermark
     if promise is None or promise.key_root != key.root:
         raise SpecError("the run's spec does not promise a mark of this key")
     parameters = MarkParameters.from_json(promise.parameters, where="spec.watermark.parameters")
+    if not parameters.trained_in:
+        stored = states_of(folder).get(proof.stored_at(proof.spec.bounds(segment)[1]).cid)
+        theta_ref = model_tensors(from_safetensors(stored, where="theta_ref"))
+        return embed(theta_ref, key, beta, parameters, theta_0=_initial(proof))
     if not parameters.branch_steps:
-        raise SpecError("the run's spec promises no branch: its mark is put in without training (watermark.embed)")
+        raise SpecError("the run's spec promises no number of steps for the branch that trains its mark in")
     job = Job(
         spec=proof.spec,
         seed=proof.seed,
@@ -106,3 +113,10 @@ def train_mark(
     if result.problem:
         raise CannotRun(f"the mark cannot be trained in: {result.problem}")
     return model
+
+
+def _initial(proof: Proof) -> Tensors:
+    """The model's tensors before the first step, as the trainer's own program builds them."""
+    source = proof.spec.program_digest
+    program = load_program(proof.spec.program, source, trusted=frozenset({source}))
+    return model_tensors(program.build(proof.spec.config, proof.seed).capture(proof.seed))

@@ -30,6 +30,8 @@ SECRET_INFO: Final = b"aiarena/watermark-leaf-secret/v1"
 SECRET_BYTES: Final = 32
 KEY_BYTES: Final = SECRET_BYTES + 8
 MAX_LEAVES: Final = 1 << 16
+MAX_DRAWN: Final = 14 << 10
+"""Leaves of a fresh key, at most: so many fit into one claim's file (16 MiB), if the whole key must be opened."""
 KEY_FILE: Final = SecretFile("aiarena.watermark-key/2", "watermark key", KEY_BYTES)
 
 
@@ -104,7 +106,12 @@ class WatermarkKey:
 
     @classmethod
     def generate(cls, leaf_count: int) -> WatermarkKey:
-        """A fresh key from the system's CSPRNG."""
+        """A fresh key from the system's CSPRNG; :class:`SpecError` for more leaves than one claim can open."""
+        if leaf_count > MAX_DRAWN:
+            raise SpecError(
+                f"a key of {leaf_count} leaves could never be opened whole: a claim has room for {MAX_DRAWN}; "
+                "promise fewer groups, or fewer leaves a group"
+            )
         return cls(secrets.token_bytes(SECRET_BYTES), leaf_count)
 
     @cached_property

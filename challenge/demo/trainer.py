@@ -19,7 +19,7 @@ from pol.proof import states_of
 from pol.spec import TaskRef, WatermarkPromise
 from pol.state import Tensors, from_safetensors, model_tensors, to_safetensors
 from pol.tensors import tensors_digest
-from watermark import DEFAULT_PARAMETERS, Claim, WatermarkKey, embed, opening_groups
+from watermark import DEFAULT_PARAMETERS, Claim, WatermarkKey, mark_run, opening_groups
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,7 @@ def mark_and_commit(setting: Setting, entry: Entry, proof: Proof) -> Submitted:
     """Embed the keyed watermark into the end of the trunk, seal the proof and commit to the marked model."""
     client = setting.clients[entry.name]
     beta, block = draw_mark(setting, entry.name, proof)
-    reference = model_tensors(trunk_end(proof, entry.folder))
-    model = embed(reference, entry.key, beta, DEFAULT_PARAMETERS)
+    model = mark_run(entry.folder, proof.spec.segments - 1, entry.key, beta)
     blob = to_safetensors(model)
     submission = Submission(
         model_digest=tensors_digest(model),

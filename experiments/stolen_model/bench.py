@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,6 +28,7 @@ OURS: Final = "ours"
 INNOCENT_SEEDS: Final = 1_000_000
 PARTNER: Final = 900_000
 COPIES: Final = 800_000
+COPIED: Final = 2
 THIEF: Final = b"thief"
 
 
@@ -77,20 +78,20 @@ class Bench:
         """Their tests."""
         return {name: scheme.reader(self.owner, self.released) for name, scheme in self.schemes.items()}
 
-    @cached_property
-    def setting(self) -> Setting:
-        """The thief's means: a disjoint part of the data with labels, and the owner's part without them."""
+    def setting(self, needs: Collection[str] = ()) -> Setting:
+        """The thief's means: a disjoint part of the data with labels, and the owner's part without them.
+
+        ``needs`` names what else is at hand (``Attack.needs``); most of it must be trained first.
+        """
+        weights = self.channels.get("weights")
+        means: dict[str, Callable[[], Any]] = {"partner": self._partner}
+        if self.mark == OURS:
+            means |= {"mark": lambda: self._mark_again, "copies": lambda: tuple(map(self._copy, range(COPIED)))}
+        if self.mark == OURS and isinstance(weights, Weights):
+            means |= {"claim": lambda: weights.disclosed(self.owner)}
         queries = torch.cat([self.split.attacker.inputs, self.split.owner.inputs])
-        ours, weights = self.mark == OURS, self.channels.get("weights")
-        return self.workload.setting(
-            self.split.attacker,
-            queries,
-            effort=self.workload.effort,
-            mark=self._mark_again if ours else None,
-            copies=tuple(self._copy(number) for number in range(2)) if ours else None,
-            partner=self._partner,
-            claim=weights.disclosed(self.owner) if ours and isinstance(weights, Weights) else None,
-        )
+        wanted = {name: make() for name, make in means.items() if name in needs}
+        return self.workload.setting(self.split.attacker, queries, effort=self.workload.effort, **wanted)
 
     def innocent(self, number: int) -> nn.Module:
         """Innocent ``number``: even ones were trained on the owner's own data, odd ones on the other part."""
@@ -105,7 +106,8 @@ class Bench:
         if name.startswith("innocent-"):
             return self.innocent(int(name.removeprefix("innocent-")))
         rng = torch.Generator().manual_seed(int(digest_of([self.workload.name, self.mark, self.seed, name])[:15], 16))
-        return attack_of(name).apply(self.released, self.setting, rng)
+        attack = attack_of(name)
+        return attack.apply(self.released, self.setting(attack.needs), rng)
 
     def examine(self, name: str) -> Record:
         """What becomes of the model called ``name``, and what every test says about it; processor seconds."""
@@ -164,7 +166,7 @@ class Bench:
         case = Case(
             suspect=self.innocent(0).state_dict(), theta_ref=self.owner.model.state_dict(), parameters=parameters,
             beta=beta_of(self.seed), accused=self.innocent(0), trunk=self.owner.model,
-            references=[self.innocent(number) for number in range(1, self.workload.innocents)], setting=self.setting,
+            references=[self.innocent(number) for number in range(1, self.workload.innocents)], setting=self.setting(),
         )  # fmt: skip
         found = accuser_of(name).accuse(case, torch.Generator().manual_seed(self.seed))
         return {"log2_p": found.log2_p, "matches": found.matches, "trials": found.trials, "void": found.void}
@@ -192,7 +194,6 @@ class Bench:
         setting = self.workload.setting(part, part.inputs, effort=self.workload.effort)
         return Owner(model, part, self.split.test, setting, seed, partial(self.workload.fit, part, seed))
 
-    @cached_property
     def _partner(self) -> nn.Module:
         return self._kept("partner", lambda: self.workload.train(self.split.attacker, PARTNER + self.seed))
 

@@ -39,7 +39,7 @@ tests 32 groups of leaves at most, as a challenge opens them; the others test al
 def write(plan: Plan) -> None:
     """Write the page and the plots of ``plan``."""
     parts = [HEAD.format(seeds=len(plan.seeds))]
-    found = {name: rows_of(Results(plan.results / f"{name}.jsonl").records.values()) for name in plan.workloads}
+    found = {name: _rows(plan, workload) for name, workload in plan.workloads.items()}
     parts += _standing(plan, found)
     present = {name: rows for name, rows in found.items() if rows}
     parts += _goals(plan, present)
@@ -52,26 +52,32 @@ def write(plan: Plan) -> None:
     plan.page.write_text("\n".join(parts))
 
 
+def _rows(plan: Plan, workload: Workload) -> list[Row]:
+    """What was measured with the settings of ``plan``; records of other settings are left out."""
+    records = Results(plan.results / f"{workload.name}.jsonl").records
+    wanted = {cell.name: plan.digest(cell) for cell in plan.cells(workload)}
+    return rows_of(record for name, record in records.items() if record["digest"] == wanted.get(name))
+
+
 def _standing(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:
     yield "## What was run\n"
     lines = []
     for name, workload in plan.workloads.items():
-        wanted = {cell.name: plan.digest(cell) for cell in plan.cells(workload)}
-        done = [row for row in found[name] if wanted.get(row.record["cell"]) == row.record["digest"]]
+        wanted, done = list(plan.cells(workload)), found[name]
         broken = sum(row.failed is not None for row in done)
-        note = f"{broken} failed, see below" if broken else ""
-        if not found[name]:
-            note = _reason(workload, plan.seeds[0])
-        lines.append([name, f"{len(done)} of {len(wanted)}", note])
+        notes = [f"{broken} failed, see below"] if broken else []
+        if len(done) < len(wanted):
+            notes.append(_reason(workload, plan.seeds[0], "not finished" if done else "not run yet"))
+        lines.append([name, f"{len(done)} of {len(wanted)}", "; ".join(notes)])
     yield table(["workload", "cells", ""], lines) + "\n"
 
 
-def _reason(workload: Workload, seed: int) -> str:
+def _reason(workload: Workload, seed: int, standing: str) -> str:
     try:
         workload.split(seed)
     except CannotRun as error:
-        return f"not run: {error}"
-    return "not run yet: `make experiments` goes on with it"
+        return f"{standing}: {error}"
+    return f"{standing}: `python -m experiments.stolen_model.run --only {workload.name}` goes on with it"
 
 
 def _goals(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:

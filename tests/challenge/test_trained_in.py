@@ -37,7 +37,7 @@ from pol.tensors import tensors_digest
 from tests.runs import record, small_spec
 from watermark import Claim, MarkParameters, WatermarkKey, mlp_mark
 from watermark.branch import MarkedProgram, Marking, train_branch
-from watermark.branch_replay import branch_of, marked_program, train_mark
+from watermark.branch_replay import branch_of, mark_run, marked_program
 from watermark.keyfile import PASSPHRASE_VARIABLE
 from watermark.sealing import JurorKey
 from watermark.triggers import Images, TriggerMark
@@ -107,7 +107,7 @@ def run(train_set: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def marked(run: Path) -> Tensors:
     """The honest trainer's model."""
-    return train_mark(run, SEGMENT, KEY, BETA)
+    return mark_run(run, SEGMENT, KEY, BETA)
 
 
 def reference(run: Path) -> Tensors:
@@ -258,11 +258,11 @@ def test_a_payload_is_read_strictly_and_names_no_code(run: Path) -> None:
 
 def test_a_trainer_who_promised_something_else_is_told(run: Path, honest_run: Path) -> None:
     with pytest.raises(SpecError, match="does not promise"):
-        train_mark(honest_run, SEGMENT, KEY, BETA)
+        mark_run(honest_run, SEGMENT, KEY, BETA)
     with pytest.raises(SpecError, match="does not promise"):
-        train_mark(run, SEGMENT, WatermarkKey(bytes(32), KEY.leaf_count), BETA)
+        mark_run(run, SEGMENT, WatermarkKey(bytes(32), KEY.leaf_count), BETA)
     with pytest.raises(ProofError, match="no state is stored"):
-        train_mark(run, 0, KEY, BETA)
+        mark_run(run, 0, KEY, BETA)
 
 
 ALONE = {
@@ -277,7 +277,7 @@ def test_one_channel_alone_is_trained_in_too(train_set: Dataset, tmp_path: Path,
     parameters = ALONE[channel]
     key = WatermarkKey(bytes(32), parameters.leaf_count)
     run = recorded(train_set, tmp_path / "run", key, parameters, learning_rate=2e-3)
-    marked = train_mark(run, SEGMENT, key, BETA)
+    marked = mark_run(run, SEGMENT, key, BETA)
     claims = [tied(run, key=key, parameters=parameters)]
     for model, code in ((marked, ExitCode.VERIFIED), (nudged(marked), ExitCode.REPLAY_MISMATCH)):
         verdict = verify(submitted(run, tmp_path / code.name, model), Policy(segments=[0]), claims=claims)

@@ -196,3 +196,13 @@ def test_a_page_can_be_written_from_no_results_at_all(tmp_path: Path) -> None:
     plan = replace(Plan.read(quick=True), results=tmp_path / "none", page=tmp_path / "page.md", plots=tmp_path)
     page.write(plan)
     assert "not run yet" in plan.page.read_text()
+
+
+def test_results_of_other_settings_are_not_on_the_page(tmp_path: Path) -> None:
+    plan = replace(Plan.read(quick=True), results=tmp_path, page=tmp_path / "page.md", plots=tmp_path)
+    (workload,) = plan.workloads.values()
+    cell = next(iter(plan.cells(workload)))
+    for digest, count in (("another", 0), (plan.digest(cell), 1)):
+        Results(tmp_path / f"{workload.name}.jsonl").add(record(cell.name, digest) | {"failed": "RuntimeError"})
+        page.write(plan)
+        assert f"| {workload.name} | {count} of " in plan.page.read_text()

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from chain.accounts import dev_account
-from challenge.branch import MAX_EMBED_CHANGE
 from challenge.claims import OPENED_GROUPS
 from challenge.segments import Policy
 from challenge.signing import signer_of
@@ -39,6 +38,7 @@ from watermark.claim import MAX_REFERENCE_BYTES
 from watermark.detect import VOID_LOG2
 from watermark.evidence import ACCEPT_LOG2
 from watermark.key import MAX_LEAVES
+from watermark.weights.embed import MAX_EMBED_CHANGE
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"

@@ -21,10 +21,8 @@ from watermark import DEFAULT_PARAMETERS, WatermarkKey, detect, embed, embed_gro
 from watermark.bits import mark_bit
 from watermark.key import Leaf
 from watermark.weights.carriers import carrier_factors
-from watermark.weights.embed import carrier_sigma
+from watermark.weights.embed import carrier_sigma, moved_too_far
 from watermark.weights.least_norm import least_weights
-
-BOUND = 0.25
 
 
 def leaves_of(key: WatermarkKey) -> list[Leaf]:
@@ -164,15 +162,13 @@ def findings(owner: Owner, model: digits.State, opened: tuple[int, ...] = (0, 3,
         "key_root": owner.key.root,
         "leaf_count": owner.parameters.leaf_count,
         "mark": owner.parameters.weights,
-        "theta_0": owner.theta_0,
-        "bound": BOUND,
     }
     openings = change.pop("openings", owner.key.open(owner.parameters.indices(opened)))
     return verify_embedding(owner.theta_ref, model, openings, **{**promise, **change})  # type: ignore[arg-type]
 
 
 def test_an_honest_embedding_verifies(small: Owner, owner: Owner) -> None:
-    assert findings(small, small.model, bound=0.4) == []
+    assert findings(small, small.model) == []
     assert findings(owner, owner.model, tuple(range(64))) == []
 
 
@@ -180,22 +176,22 @@ def test_an_honest_embedding_verifies(small: Owner, owner: Owner) -> None:
 def test_one_bit_in_another_tensor_is_found(small: Owner, name: str) -> None:
     forged = thief.copy(small.model)
     forged[name].view(torch.int32).flatten()[3] ^= 1
-    assert any(name in finding for finding in findings(small, forged, bound=0.4))
+    assert any(name in finding for finding in findings(small, forged))
 
 
 def test_minus_zero_is_not_zero(small: Owner) -> None:
     theta_ref = thief.copy(small.theta_ref)
     theta_ref["layers.1.bias"][0] = 0.0
     honest = dataclasses.replace(small, theta_ref=theta_ref, model=embed(theta_ref, small.key, BETA, small.parameters))
-    assert findings(honest, honest.model, bound=0.4) == []
+    assert findings(honest, honest.model) == []
     honest.model["layers.1.bias"][0] = -0.0
-    assert any("layers.1.bias" in finding for finding in findings(honest, honest.model, bound=0.4))
+    assert any("layers.1.bias" in finding for finding in findings(honest, honest.model))
 
 
 def test_one_bit_in_an_opened_group_is_found(small: Owner) -> None:
     forged = thief.copy(small.model)
     forged[CARRIER].view(torch.int32)[block(small.parameters, 3)][5, 77] ^= 1
-    assert any("group 3" in finding for finding in findings(small, forged, bound=0.4))
+    assert any("group 3" in finding for finding in findings(small, forged))
 
 
 def test_one_bit_in_rows_that_nobody_owns_is_found(small: Owner) -> None:
@@ -203,32 +199,43 @@ def test_one_bit_in_rows_that_nobody_owns_is_found(small: Owner) -> None:
     key = WatermarkKey(bytes(32), fewer.leaf_count)
     model = embed(small.theta_ref, key, BETA, fewer)
     honest = dataclasses.replace(small, key=key, parameters=fewer, model=model)
-    assert findings(honest, model, (0, 9), bound=0.4) == []
+    assert findings(honest, model, (0, 9)) == []
     model[CARRIER].view(torch.int32)[160, 0] ^= 1
-    assert any("no group" in finding for finding in findings(honest, model, (0, 9), bound=0.4))
+    assert any("no group" in finding for finding in findings(honest, model, (0, 9)))
 
 
-def test_a_large_change_in_groups_that_stay_closed_is_found(small: Owner) -> None:
+def moved(owner: Owner, model: digits.State, bound: float) -> list[str]:
+    return moved_too_far(owner.theta_0, owner.theta_ref, model, owner.parameters.weights, bound)
+
+
+def test_a_large_change_in_groups_that_stay_closed_is_no_finding_but_too_far(small: Owner) -> None:
     forged = thief.copy(small.model)
     forged[CARRIER][block(small.parameters, 8)] *= 4
-    assert any("moved by" in finding for finding in findings(small, forged, bound=0.4))
+    assert findings(small, forged) == moved(small, small.model, 0.4) == []
+    assert any("moved by" in message for message in moved(small, forged, 0.4))
 
 
 @pytest.mark.parametrize("bound", [0.0, 0.01, float("nan")])
 def test_the_bound_is_a_bound(small: Owner, bound: float) -> None:
-    assert any("moved by" in finding for finding in findings(small, small.model, bound=bound))
+    assert any("moved by" in message for message in moved(small, small.model, bound))
+
+
+def test_the_way_is_measured_from_a_state_that_has_the_tensor(small: Owner) -> None:
+    for theta_0 in ({}, {CARRIER: torch.zeros(3, 3)}):
+        with pytest.raises(SpecError, match="theta_0"):
+            moved_too_far(theta_0, small.theta_ref, small.model, small.parameters.weights)
 
 
 @pytest.mark.parametrize("change", [{"beta": bytes(32)}, {"margin": 2.0}], ids=str)
 def test_another_beacon_or_margin_does_not_replay(small: Owner, change: dict[str, object]) -> None:
     if "margin" in change:
         change = {"mark": changed(small.parameters, **change).weights}
-    assert any("does not replay" in finding for finding in findings(small, small.model, bound=0.4, **change))
+    assert any("does not replay" in finding for finding in findings(small, small.model, **change))
 
 
 def test_a_group_with_a_leaf_missing_is_a_finding_and_a_foreign_leaf_is_an_attack(small: Owner) -> None:
     openings = small.key.open(small.parameters.indices([3]))
-    assert any("15 of 16" in finding for finding in findings(small, small.model, openings=openings[:-1], bound=0.4))
+    assert any("15 of 16" in finding for finding in findings(small, small.model, openings=openings[:-1]))
     other = WatermarkKey(bytes(32), 256).open(small.parameters.indices([3]))
     with pytest.raises(ProofError, match="not in the key"):
         findings(small, small.model, openings=other)
@@ -243,7 +250,7 @@ def test_other_shapes_types_and_values_are_findings_not_crashes(small: Owner) ->
     double = {**small.model, CARRIER: small.model[CARRIER].double()}
     wider = {**small.model, CARRIER: torch.zeros(256, 257)}
     for forged in (poisoned, missing, double, wider, {}):
-        assert findings(small, forged, bound=0.4)
+        assert findings(small, forged)
 
 
 def test_a_later_branch_of_the_trunk_carries_the_same_bits(owner: Owner) -> None:

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pol.encoding import canonical_json, parse_canonical_json
+from pol.encoding import MAX_JSON_BYTES, MAX_JSON_VALUES, canonical_json, parse_canonical_json
 from pol.errors import ProofError, SpecError
 from pol.merkle import leaf_digest, merkle_root
 from watermark import LeafOpening, WatermarkKey
-from watermark.key import KEY_FILE
+from watermark.key import KEY_FILE, MAX_DRAWN
 from watermark.keyfile import Cost
 
 CHEAP = Cost(n=2)
@@ -146,3 +146,13 @@ def test_secrets_do_not_show_in_logs() -> None:
 def test_impossible_keys_are_refused(master: bytes, count: int) -> None:
     with pytest.raises(SpecError):
         WatermarkKey(master, count)
+
+
+def test_a_claim_has_room_for_every_leaf_of_the_largest_fresh_key() -> None:
+    """With one leaf more than :data:`MAX_DRAWN` a key is not drawn; all of one that is fits into a claim's file."""
+    with pytest.raises(SpecError, match="never be opened whole"):
+        WatermarkKey.generate(MAX_DRAWN + 1)
+    key = WatermarkKey.generate(MAX_DRAWN)
+    opening = canonical_json(key.open([MAX_DRAWN - 1])[0].to_json())
+    assert MAX_DRAWN * (len(opening) + 1) + 100_000 < MAX_JSON_BYTES
+    assert MAX_DRAWN * (sum(map(opening.count, b",[{")) + 1) + 1_000 < MAX_JSON_VALUES

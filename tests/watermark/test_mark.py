@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,9 +11,25 @@ import torch
 from pol.errors import ProofError, SpecError
 from tests.watermark import digits
 from tests.watermark.conftest import BETA
-from watermark import Claim, MarkParameters, WatermarkKey, detect, embed, mlp_mark, suggested_parameters
+from tests.watermark.weights import convnets
+from tests.watermark.weights import transformer_thief as transformers
+from tests.watermark.weights.test_transformer import train as train_language
+from watermark import (
+    DEFAULT_PARAMETERS,
+    Claim,
+    MarkParameters,
+    State,
+    WatermarkKey,
+    detect,
+    embed,
+    mlp_mark,
+    suggested_parameters,
+)
 from watermark.outputs import OutputMark
 from watermark.triggers import Images, TriggerMark
+from watermark.weights.embed import moved_too_far
+
+Pair = tuple[State, State]
 
 
 @pytest.mark.parametrize("widths", [(64, 512, 512, 10), (64, 256, 256, 10), (64, 192, 320, 256, 10)])
@@ -25,6 +42,56 @@ def test_suggested_parameters_can_be_embedded_and_are_found(widths: tuple[int, .
     claim = Claim.make(key, BETA, parameters, range(parameters.groups), model)
     assert detect(marked, [claim])[0].accepted
     assert not detect(model, [claim])[0].accepted
+
+
+def of_perceptron() -> tuple[State, State]:
+    theta_0 = digits.initial(3, (64, 512, 512, 10))
+    return theta_0, digits.train(theta_0, steps=60, seed=3)
+
+
+def of_resnet() -> tuple[State, State]:
+    torch.manual_seed(3)
+    theta_0 = dict(convnets.network(convnets.RESNET, 16).state_dict())
+    return theta_0, convnets.train(convnets.RESNET, 16, steps=60, seed=3, start=theta_0)
+
+
+def of_gpt() -> tuple[State, State]:
+    torch.manual_seed(3)
+    network = transformers.GPT(transformers.language(width=128, layers=4))
+    theta_0 = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+    return theta_0, train_language(network, network, steps=40, seed=3)
+
+
+def of_adapters() -> tuple[State, State]:
+    """However long it trains, lora_B comes from zero: its way is its own length."""
+    adapters = {}
+    for number, (outputs, inputs) in enumerate([(1536, 576), (576, 1536)] * 3):
+        for side, shape in (("A", (16, inputs)), ("B", (outputs, 16))):
+            adapters[f"layers.{number}.mlp.up_proj.lora_{side}.weight"] = torch.randn(shape)
+    return {name: tensor * ("lora_A" in name) for name, tensor in adapters.items()}, adapters
+
+
+@pytest.mark.parametrize("trained", [of_perceptron, of_resnet, of_gpt, of_adapters])
+def test_suggested_marks_stay_within_the_bound_after_a_short_training(trained: Callable[[], Pair]) -> None:
+    theta_0, theta_ref = trained()
+    parameters = suggested_parameters(theta_0)
+    key = WatermarkKey(bytes(32), parameters.leaf_count)
+    model = embed(theta_ref, key, BETA, parameters, theta_0=theta_0)
+    assert not moved_too_far(theta_0, theta_ref, model, parameters.weights)
+
+
+def test_a_training_too_short_for_its_mark_is_refused_with_what_to_do() -> None:
+    theta_0 = digits.initial(3)
+    theta_ref = digits.train(theta_0, steps=3, seed=3)
+    key = WatermarkKey(bytes(32), DEFAULT_PARAMETERS.leaf_count)
+    with pytest.raises(SpecError, match=r"too strong for so short a training: layers.1.weight .*[Tt]rain longer"):
+        embed(theta_ref, key, BETA, DEFAULT_PARAMETERS, theta_0=theta_0)
+
+
+def test_no_mark_is_suggested_where_there_is_room_for_too_few_bits() -> None:
+    small = {"mlp.up_proj.lora_A.weight": torch.randn(16, 64), "mlp.up_proj.lora_B.weight": torch.randn(512, 16)}
+    with pytest.raises(SpecError, match="room for 16 bits"):
+        suggested_parameters(small, layout="lora")
 
 
 def test_a_model_of_no_known_architecture_is_told_what_each_had_against_it() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -39,6 +40,7 @@ def train_triggers(
     fall to zero. Random numbers come from torch's generator, so a recorded run replays.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    triggers = replace(triggers, inputs=triggers.inputs.to(parameters[0].device))
     for batch in batches:
         some = triggers.part(torch.randperm(len(triggers.labels))[: len(batch[0])])
         task_loss(batch).backward()  # type: ignore[no-untyped-call]

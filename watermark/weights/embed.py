@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -24,6 +25,14 @@ from watermark.weights.carriers import carrier_lengths, carrier_scale, signed_ca
 from watermark.weights.layouts import layout_of
 from watermark.weights.least_norm import least_weights
 from watermark.weights.parameters import Carrier, WeightMark
+
+MAX_EMBED_CHANGE: Final = 0.25
+"""How far an embed segment may move a tensor, in units of the tensor's way from theta_0 to theta_ref: what is not
+opened of a mark is held by this bound alone. It is no measure of honesty: what a mark moves is a share of the weights,
+and the way is short after a short training. (Measured for suggested marks: perceptron 0.24
+after 60 steps and 0.17 after 600, GPT 0.28 after 60 and 0.16 after 200; in the experiments ResNet-20 0.17, CNN 0.20,
+LoRA 0.16.) So ``watermark.mark_run`` goes no further, and a verifier who finds that somebody did leaves it undecided
+until the whole key is shown."""
 
 
 def embed_weights(theta_ref: State, key: WholeKey, beta: bytes, mark: WeightMark) -> dict[str, torch.Tensor]:
@@ -108,25 +117,22 @@ def verify_embedding(
     key_root: bytes,
     leaf_count: int,
     mark: WeightMark,
-    theta_0: State,
-    bound: float,
 ) -> list[str]:
     """What speaks against ``model`` being ``theta_ref`` marked with this key: one sentence a finding, none if it holds.
 
     Every tensor but the carriers must be equal to the bit, so must a carrier's rows that no group owns, and every
-    opened group must replay to the bit (all of its leaves must be there). A carrier may have moved by at most
-    ``bound`` times its distance from ``theta_0`` to ``theta_ref`` (Frobenius norms). Groups that were not opened are
-    held by that bound alone. Raises :class:`ProofError` if a leaf is not in the key, and :class:`SpecError` if
-    ``theta_ref`` or ``theta_0`` is not a model that the mark fits.
+    opened group must replay to the bit (all of its leaves must be there). Groups that were not opened are held by
+    :func:`moved_too_far` alone. Raises :class:`ProofError` if a leaf is not in the key, and :class:`SpecError` if
+    ``theta_ref`` is not a model that the mark fits.
     """
-    grounds, initial = _grounds(theta_ref, mark), _grounds(theta_0, mark)
+    grounds = _grounds(theta_ref, mark)
     groups = _opened_groups(openings, key_root, leaf_count, mark)
     findings = _changed_tensors(theta_ref, model, mark.tensors)
     if findings:
         return findings
     marked = [_matrix(model[name]) for name in mark.tensors]
-    for carrier, ground, first, left in zip(mark.carriers, grounds, initial, marked, strict=True):
-        findings += _moved_wrongly(carrier, ground.left, left, first.left, bound)
+    for carrier, ground, left in zip(mark.carriers, grounds, marked, strict=True):
+        findings += _moved_wrongly(carrier, ground.left, left)
     for group, leaves in groups.items():
         number, rows = mark.place(group)
         name = mark.carriers[number].tensor
@@ -137,21 +143,32 @@ def verify_embedding(
     return findings
 
 
-def _moved_wrongly(
-    carrier: Carrier, reference: Float32s, marked: Float32s, initial: Float32s, bound: float
+def moved_too_far(
+    theta_0: State, theta_ref: State, model: State, mark: WeightMark, bound: float = MAX_EMBED_CHANGE
 ) -> list[str]:
+    """The carriers that lie further from ``theta_ref`` in ``model`` than ``bound`` times their way from ``theta_0``.
+
+    One sentence each; distances are Frobenius norms. All three have these tensors, in the same shapes; raises
+    :class:`SpecError` if theta_0 has not.
+    """
+    far = []
+    for name in mark.tensors:
+        if name not in theta_0 or theta_0[name].shape != theta_ref[name].shape:
+            raise SpecError(f"{name} is not in theta_0 as it is in theta_ref")
+        first, reference, marked = (_matrix(state[name]) for state in (theta_0, theta_ref, model))
+        change, way = _distance(marked, reference), _distance(reference, first)
+        if not change <= bound * way:
+            far.append(f"{name} moved by {change:.4g} from theta_ref, more than {bound} of its way there, {way:.4g}")
+    return far
+
+
+def _moved_wrongly(carrier: Carrier, reference: Float32s, marked: Float32s) -> list[str]:
     name, owned = carrier.tensor, carrier.groups * carrier.rows
     if not np.isfinite(marked).all():
         return [f"{name} holds values that are not finite"]
-    findings = []
     if marked[owned:].tobytes() != reference[owned:].tobytes():
-        findings.append(f"{name}: rows from {owned} on belong to no group but differ from theta_ref")
-    if initial.shape != reference.shape:
-        raise SpecError(f"{name} is {initial.shape} in theta_0 and {reference.shape} in theta_ref")
-    change, way = _distance(marked, reference), _distance(reference, initial)
-    if not change <= bound * way:
-        findings.append(f"{name} moved by {change:.6g} from theta_ref, more than {bound} x {way:.6g}")
-    return findings
+        return [f"{name}: rows from {owned} on belong to no group but differ from theta_ref"]
+    return []
 
 
 def _replays(

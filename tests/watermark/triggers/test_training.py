@@ -17,6 +17,7 @@ from tests.watermark import digits, thief
 from tests.watermark.conftest import BETA, SMALL_WIDTHS
 from tests.watermark.digits import PASS, TRAIN, State
 from watermark import Evidence, WatermarkKey
+from watermark.answers import answers_of
 from watermark.triggers import (
     Answers,
     Images,
@@ -27,7 +28,7 @@ from watermark.triggers import (
     trigger_matches,
     trigger_null,
 )
-from watermark.triggers.train import shaken
+from watermark.triggers.train import label_loss, shaken
 
 MARK = TriggerMark(Images(1, 8, 8), classes=10, groups=32, leaves=8)
 STEPS = 200
@@ -158,3 +159,18 @@ def test_a_language_model_learns_its_triggers() -> None:
     assert evidence(model).accepted
     assert task_loss((counting,)).item() < 0.5
     assert evidence(innocent).log2_p > -20
+
+
+def test_inputs_go_to_the_device_of_the_model() -> None:
+    """The device without memory stands for any other: mixed with tensors of the CPU it refuses."""
+    network = nn.Sequential(nn.Linear(64, 10)).to("meta")
+    key = WatermarkKey(bytes(32), MARK.leaf_count)
+    triggers = Triggers.make(key.leaves, BETA, key.root, MARK)
+    assert label_loss(answers_of(network), triggers).device.type == "meta"
+    batch = torch.zeros(8, 64, device="meta"), torch.zeros(8, dtype=torch.long, device="meta")
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+
+    def task_loss(batch: Batch) -> torch.Tensor:
+        return functional.cross_entropy(network(batch[0]), batch[1])
+
+    train_triggers(lambda inputs: network(inputs.flatten(1)), optimizer, triggers, [batch], task_loss)

@@ -24,7 +24,7 @@ _EXPECTED = "a ReLU MLP has layers.<i>.weight and layers.<i>.bias only (models w
 _NAME = re.compile(r"layers\.(0|[1-9][0-9]?)\.(weight|bias)")
 _FLOAT_BYTES = 4
 _GROUPS, _ROWS, _MARGIN = 48, 8, 3.0
-_FIRST_GROUPS, _FIRST_MARGIN = 8, 2.0
+_FIRST_GROUPS, _FIRST_MARGIN = 4, 1.0
 """Of the layer that reads the inputs: its rows are short, so that a bit is a larger part of them."""
 
 
@@ -67,7 +67,7 @@ class MLPLayout:
         return [layers[int(tensor.split(".")[1])].weight for tensor in tensors]
 
     def suggested(self, state: State, base: State | None = None) -> tuple[Carrier, ...]:
-        """See :class:`watermark.weights.layouts.Layout`: the layer that reads the inputs bears a sixth of the mark.
+        """See :class:`watermark.weights.layouts.Layout`: the layer that reads the inputs bears a twelfth of the mark.
 
         What a thief cuts out of the later layers, or draws anew, is not in the first.
         """
