@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import struct
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from eth_abi.abi import encode
 from torch import nn
 
 from chain.accounts import account_from_key
@@ -191,10 +193,18 @@ def _signed_claim(value: dict) -> dict:
 
 def _submission_commitment(value: dict) -> str:
     digests = {name: unhex(value[name]) for name in ("model_digest", "transcript_digest", "salt")}
-    site = Site(value["chain_id"], value["arena"])
-    return to_hex(
-        submission_commitment(site, value["task_id"], value["trainer"], model_cid=value["model_cid"], **digests)
-    )
+    place = {"run_id": value["run_id"], "round_": value["round"], "branch": value["branch"]}
+    site, cid = Site(value["chain_id"], value["arena"]), value["model_cid"]
+    return to_hex(submission_commitment(site, value["task_id"], value["trainer"], model_cid=cid, **place, **digests))
+
+
+def _first_submission_commitment(value: dict) -> str:
+    """Version 1, of one submission a run: no package makes it any more, so it is spelled out here."""
+    cid = hashlib.sha256(value["model_cid"].encode()).digest()
+    digests = (unhex(value["model_digest"]), unhex(value["transcript_digest"]), cid, unhex(value["salt"]))
+    kinds = ("bytes32", "uint256", "address", "uint256", "address", *["bytes32"] * 4)
+    whose = (value["chain_id"], value["arena"], value["task_id"], value["trainer"])
+    return to_hex(hashlib.sha256(encode(kinds, (b"aiarena/submission/v1".ljust(32, b"\0"), *whose, *digests))).digest())
 
 
 def _scores_commitment(value: dict) -> str:
@@ -278,7 +288,8 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "no_reproduction": _no_reproduction,
     "signed_manifest": _signed_manifest,
     "signed_claim": _signed_claim,
-    "submission": _submission_commitment,
+    "submission": _first_submission_commitment,
+    "submission_v2": _submission_commitment,
     "scores": _scores_commitment,
     "vote": _vote_commitment,
     "final_set": lambda value: to_hex(final_set_commitment(unhex(value["final_root"]), unhex(value["salt"]))),

@@ -104,8 +104,8 @@ def word(value: object) -> bytes:
     return value.encode().ljust(32, b"\0") if isinstance(value, str) else u256(int(value))  # type: ignore[call-overload]
 
 
-def commit(domain: str, *values: object) -> bytes:
-    return hashlib.sha256(b"".join(map(word, (f"aiarena/{domain}/v1", *values)))).digest()
+def commit(domain: str, *values: object, version: int = 1) -> bytes:
+    return hashlib.sha256(b"".join(map(word, (f"aiarena/{domain}/v{version}", *values)))).digest()
 
 
 def struct_digest(type_text: str, *values: object) -> bytes:
@@ -166,6 +166,13 @@ def submission(v: dict) -> str:
     return hexed(commit("submission", *site, *digests))
 
 
+def submission_v2(v: dict) -> str:
+    whose = (v["chain_id"], unhex(v["arena"]), v["task_id"], unhex(v["trainer"]), v["run_id"], v["round"], v["branch"])
+    cid = hashlib.sha256(v["model_cid"].encode()).digest()
+    digests = (unhex(v["model_digest"]), unhex(v["transcript_digest"]), cid, unhex(v["salt"]))
+    return hexed(commit("submission", *whose, *digests, version=2))
+
+
 def scores(v: dict) -> str:
     packed = hashlib.sha256(b"".join(score.to_bytes(2, "big") for score in v["scores"])).digest()
     site = (v["chain_id"], unhex(v["arena"]), v["task_id"], v["round"], unhex(v["validator"]))
@@ -192,6 +199,7 @@ FUNCTIONS = {
     "signed_manifest": signed_manifest,
     "signed_claim": signed_claim,
     "submission": submission,
+    "submission_v2": submission_v2,
     "scores": scores,
     "vote": vote,
     "final_set": lambda v: hexed(commit("final-set", unhex(v["final_root"]), unhex(v["salt"]))),

@@ -12,10 +12,10 @@ contract SelfChallengeTest is StoryTest {
 
     function _play(uint256 slashBps, uint256 burnBps, uint256 rewards) private {
         config = _config();
-        config.slashBps = uint16(bound(slashBps, 0, 10_000));
-        config.burnBps = uint16(bound(burnBps, 0, 10_000));
-        config.roundReward = uint128(bound(rewards, 0, 3_000e18));
-        config.finalReward = uint128(bound(rewards >> 128, 0, 3_000e18));
+        config.court.slashBps = uint16(bound(slashBps, 0, 10_000));
+        config.court.burnBps = uint16(bound(burnBps, 0, 10_000));
+        config.pay.roundReward = uint128(bound(rewards, 0, 3_000e18));
+        config.pay.finalReward = uint128(bound(rewards >> 128, 0, 3_000e18));
         taskId = _createTask(config);
         for (uint256 i; i < trainers.length; ++i) {
             _stake(trainers[i], Role.Trainer, 1_000e18, 0);
@@ -37,11 +37,13 @@ contract SelfChallengeTest is StoryTest {
         manager.settle(caseId);
         assertEq(uint256(manager.caseOf(caseId).verdict), uint256(Verdict.Upheld));
 
-        uint256 gained = manager.credit(vera) - config.challengeBond;
+        _warpTo(Phase.Closed);
+        _award();
+        uint256 gained = manager.credit(vera) - config.court.bond;
         uint256 lost = vault.slashed(taskId, mallory);
-        assertEq(gained, reward - reward * config.burnBps / 10_000);
+        assertEq(gained, reward - reward * config.court.burnBps / 10_000);
         assertLe(gained, lost);
-        assertEq(supply - token.totalSupply(), lost + reward * config.burnBps / 10_000, "the slash is burned whole");
+        assertEq(supply - token.totalSupply(), lost + reward * config.court.burnBps / 10_000, "the slash is burned whole");
     }
 
     function testFuzz_theCoalitionEndsNoRicherThanItBegan(uint256 slashBps, uint256 burnBps, uint256 rewards) public {
@@ -51,10 +53,17 @@ contract SelfChallengeTest is StoryTest {
         vm.warp(block.timestamp + 4 hours);
         manager.settle(caseId);
         _warpTo(Phase.Closed);
+        _award();
         uint256 before = 2 * 10_000e18 - 1_000e18 - 500e18; // both staked in the first task, which is still open
         _leave(mallory);
         _leave(vera);
         assertLe(token.balanceOf(mallory) + token.balanceOf(vera), before + wages);
+    }
+
+    /// @dev Nothing is awarded of nothing.
+    function _award() private {
+        uint256 reward = escrow.allocated(taskId, mallory);
+        if (reward > reward * config.court.burnBps / 10_000) manager.award(taskId, mallory);
     }
 
     function _leave(address who) private {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
+import {Charge} from "../src/interfaces/IChallengeManager.sol";
+import {BaseModel, Run} from "../src/interfaces/IRuns.sol";
 import {Anchor, Opening, Segment} from "../src/libraries/Transcript.sol";
-import {CaseId, Phase, Role} from "../src/types/Types.sol";
+import {CaseId, Ground, Phase, Role, RunId} from "../src/types/Types.sol";
 import {BaseTest} from "./BaseTest.sol";
 import {Tree} from "./helpers/Tree.sol";
 
@@ -11,12 +13,16 @@ import {Tree} from "./helpers/Tree.sol";
 abstract contract StoryTest is BaseTest {
     uint64 internal constant SEGMENTS = 8;
     uint64 internal constant FIRST_ANCHOR = 5; // segments 0 to 4 in the first anchor, the rest in the second
+    uint64 internal constant REFERENCE = 3; // the segment that marks branch from, unless the first anchor is shorter
+    uint16 internal constant FINAL = 3;
     bytes32 internal constant SALT = keccak256("salt");
 
     address[] internal trainers;
     address[] internal validators;
 
     mapping(address trainer => Segment[]) internal segmentsOf;
+    mapping(address trainer => RunId) internal runOf; // the latest
+    mapping(address trainer => uint16) internal submittedIn; // the round of the latest commitment
     mapping(address trainer => uint64) internal stopAfter; // segments after which a run is stopped; 0 = it is completed
 
     function setUp() public virtual override {
@@ -88,32 +94,49 @@ abstract contract StoryTest is BaseTest {
     function _register(address trainer) internal {
         (bytes32 spec, bytes32 keys) = (sha256(abi.encode("spec", trainer)), sha256(abi.encode("keys", trainer)));
         vm.prank(trainer); // sha256 is a call: made after this it would take the prank
-        arena.registerRun(taskId, spec, keys);
+        runOf[trainer] = arena.registerRun(taskId, spec, keys, _noBase());
         _mine(3);
-        arena.latchBeacon(taskId, trainer);
+        arena.latchBeacon(runOf[trainer]);
+    }
+
+    function _noBase() internal pure returns (BaseModel memory base) {}
+
+    function _run(address trainer) internal view returns (Run memory) {
+        return arena.run(runOf[trainer]);
     }
 
     function _anchor(address trainer, uint64 first, uint64 count) internal {
         bytes32 root = Tree.root(_leaves(trainer, first, count));
         vm.prank(trainer);
-        arena.anchor(taskId, first, count, root);
+        arena.anchor(runOf[trainer], first, count, root);
     }
 
     function _declareStop(address trainer, uint64 segments) internal {
         vm.prank(trainer);
-        arena.declareStop(taskId, segments);
+        arena.declareStop(runOf[trainer], segments);
+    }
+
+    /// @dev The first anchor and the mark: as much as a submission needs.
+    function _anchorSome(address trainer) internal {
+        uint64 some = _firstAnchorOf(trainer);
+        _anchor(trainer, 0, some);
+        Opening memory opening = _opening(trainer, some <= REFERENCE ? some - 1 : REFERENCE);
+        vm.prank(trainer);
+        arena.anchorReference(runOf[trainer], opening);
+        _mine(3);
+        arena.latchMark(runOf[trainer]);
+    }
+
+    /// @dev The second anchor, and the stop if there is one: the run is whole.
+    function _anchorRest(address trainer) internal {
+        (uint64 some, uint64 all) = (_firstAnchorOf(trainer), _endOf(trainer));
+        if (all > some) _anchor(trainer, some, all - some);
+        if (all < SEGMENTS) _declareStop(trainer, all);
     }
 
     function _anchorAll(address trainer) internal {
-        (uint64 some, uint64 all) = (_firstAnchorOf(trainer), _endOf(trainer));
-        _anchor(trainer, 0, some);
-        Opening memory opening = _opening(trainer, some < 4 ? some - 1 : 3);
-        vm.prank(trainer);
-        arena.anchorReference(taskId, opening);
-        if (all > some) _anchor(trainer, some, all - some);
-        if (all < SEGMENTS) _declareStop(trainer, all);
-        _mine(3);
-        arena.latchMark(taskId, trainer);
+        _anchorSome(trainer);
+        _anchorRest(trainer);
     }
 
     /// @dev The whole run up to the point where a submission can be committed; in the submission phase.
@@ -122,57 +145,80 @@ abstract contract StoryTest is BaseTest {
         _anchorAll(trainer);
     }
 
-    function _model(address trainer) internal pure returns (bytes32) {
-        return sha256(abi.encode("model", trainer));
+    /// @dev A trainer's model is another every round; `_model(trainer)` is that of the latest commitment.
+    function _model(address trainer) internal view returns (bytes32) {
+        return sha256(abi.encode("model", trainer, submittedIn[trainer]));
+    }
+
+    /// @dev What the trainer would commit in the current round.
+    function _newModel(address trainer) internal view returns (bytes32) {
+        return sha256(abi.encode("model", trainer, arena.currentRound(taskId)));
     }
 
     function _cid(address trainer) internal pure returns (string memory) {
         return string.concat("bafy-", vm.toString(trainer));
     }
 
+    /// @dev Submissions branch from the reference.
+    function _branch(address trainer) internal view returns (uint64) {
+        return _run(trainer).referenceSegment;
+    }
+
     function _commitmentTo(address trainer, bytes32 model) internal view returns (bytes32) {
-        bytes32 transcript = arena.run(taskId, trainer).transcriptDigest;
+        Run memory run = _run(trainer);
         bytes32 cid = sha256(bytes(_cid(trainer)));
-        bytes32 domain = "aiarena/submission/v1";
-        return sha256(abi.encode(domain, block.chainid, address(arena), taskId, trainer, model, transcript, cid, SALT));
+        bytes32 domain = "aiarena/submission/v2";
+        uint16 round = arena.currentRound(taskId);
+        bytes memory whose =
+            abi.encode(domain, block.chainid, address(arena), taskId, trainer, runOf[trainer], round);
+        bytes memory what = abi.encode(run.referenceSegment, model, run.transcriptDigest, cid, SALT);
+        return sha256(bytes.concat(whose, what));
     }
 
     function _commitModel(address trainer, bytes32 model) internal {
         bytes32 commitment = _commitmentTo(trainer, model);
+        submittedIn[trainer] = arena.currentRound(taskId);
         vm.prank(trainer);
-        arena.commitSubmission(taskId, commitment);
+        arena.commitSubmission(runOf[trainer], commitment);
+    }
+
+    function _commitNewModel(address trainer) internal {
+        _commitModel(trainer, _newModel(trainer));
     }
 
     function _revealModel(address trainer, bytes32 model) internal {
-        string memory cid = _cid(trainer);
+        (string memory cid, uint64 branch) = (_cid(trainer), _branch(trainer));
         vm.prank(trainer);
-        arena.revealSubmission(taskId, model, cid, SALT);
+        arena.revealSubmission(taskId, submittedIn[trainer], branch, model, cid, SALT);
     }
 
     /* VALIDATORS */
 
-    function _scoresCommitment(address validator, uint256 round, uint16[] memory scores)
+    function _packed(uint16[] memory scores) internal pure returns (bytes memory packed) {
+        for (uint256 i; i < scores.length; ++i) {
+            packed = abi.encodePacked(packed, scores[i]);
+        }
+    }
+
+    function _scoresCommitment(address validator, uint16 round, uint16[] memory scores)
         internal
         view
         returns (bytes32)
     {
-        bytes memory packed;
-        for (uint256 i; i < scores.length; ++i) {
-            packed = abi.encodePacked(packed, scores[i]);
-        }
         bytes32 domain = "aiarena/scores/v1";
-        return sha256(abi.encode(domain, block.chainid, address(arena), taskId, round, validator, sha256(packed), SALT));
+        bytes32 row = sha256(_packed(scores));
+        return sha256(abi.encode(domain, block.chainid, address(scoring), taskId, round, validator, row, SALT));
     }
 
-    function _commitScores(address validator, uint256 round, uint16[] memory scores) internal {
+    function _commitScores(address validator, uint16 round, uint16[] memory scores) internal {
         bytes32 commitment = _scoresCommitment(validator, round, scores);
         vm.prank(validator);
-        arena.commitScores(taskId, round, commitment);
+        scoring.commitScores(taskId, round, commitment);
     }
 
-    function _revealScores(address validator, uint256 round, uint16[] memory scores) internal {
+    function _revealScores(address validator, uint16 round, uint16[] memory scores) internal {
         vm.prank(validator);
-        arena.revealScores(taskId, round, scores, SALT);
+        scoring.revealScores(taskId, round, _packed(scores), SALT);
     }
 
     function _row(uint16 a, uint16 b, uint16 m) internal pure returns (uint16[] memory row) {
@@ -180,7 +226,7 @@ abstract contract StoryTest is BaseTest {
         (row[0], row[1], row[2]) = (a, b, m);
     }
 
-    function _scoreAll(uint256 round, uint16[] memory scores) internal {
+    function _scoreAll(uint16 round, uint16[] memory scores) internal {
         vm.warp(_times(round).scoresFrom);
         for (uint256 j; j < validators.length; ++j) {
             _commitScores(validators[j], round, scores);
@@ -192,14 +238,19 @@ abstract contract StoryTest is BaseTest {
     }
 
     function _openFinalSet() internal {
-        vm.warp(_times(3).opensAt);
+        vm.warp(_times(FINAL).opensAt);
         vm.prank(creator);
-        arena.openFinalSet(taskId, FINAL_ROOT, FINAL_SALT, "bafy-final");
+        scoring.openFinalSet(taskId, FINAL_ROOT, FINAL_SALT, "bafy-final");
     }
 
-    function _settleRound(uint256 round) internal {
+    /// @dev In one chunk each; a round without anything to allocate is settled when it is ranked.
+    function _settleRound(uint16 round) internal {
         vm.warp(_times(round).settleFrom);
-        arena.settleRound(taskId, round);
+        scoring.rankRound(taskId, round, trainers.length);
+        if (scoring.progress(taskId, round).settled) return;
+        scoring.payTrainers(taskId, round, trainers.length);
+        scoring.weighValidators(taskId, round, validators.length);
+        scoring.payValidators(taskId, round, validators.length);
     }
 
     /* THE STORY */
@@ -207,7 +258,7 @@ abstract contract StoryTest is BaseTest {
     /// @dev Alice and Bob submit in round 1, Mallory in round 2; everybody scores alike; all rounds are settled.
     function _playToChallenging() internal {
         _playToFinalScores();
-        _settleRound(3);
+        _settleRound(FINAL);
         _warpTo(Phase.Challenging);
     }
 
@@ -215,13 +266,13 @@ abstract contract StoryTest is BaseTest {
         _warpTo(Phase.Submission);
         _train(alice);
         _train(bob);
-        _commitModel(alice, _model(alice));
-        _commitModel(bob, _model(bob));
+        _commitNewModel(alice);
+        _commitNewModel(bob);
         vm.warp(_times(1).opensAt);
         _revealModel(alice, _model(alice));
         _revealModel(bob, _model(bob));
         _train(mallory);
-        _commitModel(mallory, _model(mallory));
+        _commitNewModel(mallory);
         _scoreAll(1, _row(9_000, 8_000, 0));
         _settleRound(1);
 
@@ -230,14 +281,41 @@ abstract contract StoryTest is BaseTest {
         _scoreAll(2, _row(9_000, 8_000, 9_100));
         _settleRound(2);
         _openFinalSet();
-        _scoreAll(3, _row(9_000, 8_500, 8_900));
+        _scoreAll(FINAL, _row(9_000, 8_500, 8_900));
     }
 
     /* CASES */
 
-    function _openCase(address challenger, address trainer) internal returns (CaseId caseId) {
+    /// @dev That the trainer's latest submission does not replay; no segments named.
+    function _charge(address trainer) internal view returns (Charge memory) {
+        return Charge({
+            trainer: trainer,
+            round: submittedIn[trainer],
+            ground: Ground.Replay,
+            claim: RunId.wrap(0),
+            evidenceDigest: keccak256("evidence"),
+            named: new uint64[](0)
+        });
+    }
+
+    function _seal(address challenger, Charge memory charge) internal returns (CaseId) {
+        bytes32 domain = "aiarena/case/v1";
+        bytes32 commitment =
+            sha256(abi.encode(domain, block.chainid, address(manager), taskId, challenger, charge, SALT));
         vm.prank(challenger);
-        return manager.openCase(taskId, trainer, keccak256("evidence"));
+        return manager.sealCase(taskId, commitment);
+    }
+
+    function _show(CaseId caseId, address challenger, Charge memory charge) internal {
+        vm.prank(challenger);
+        manager.showCase(caseId, charge, SALT);
+    }
+
+    /// @dev Sealed and shown at once.
+    function _openCase(address challenger, address trainer) internal returns (CaseId caseId) {
+        Charge memory charge = _charge(trainer);
+        caseId = _seal(challenger, charge);
+        _show(caseId, challenger, charge);
     }
 
     function _openAndLatch(address challenger, address trainer) internal returns (CaseId caseId) {
@@ -247,7 +325,7 @@ abstract contract StoryTest is BaseTest {
     }
 
     function _drawnOpenings(CaseId caseId, address trainer) internal view returns (Opening[] memory openings) {
-        uint64[] memory drawn = manager.sampledSegments(caseId);
+        uint64[] memory drawn = manager.segmentsToOpen(caseId);
         openings = new Opening[](drawn.length);
         for (uint256 k; k < drawn.length; ++k) {
             openings[k] = _opening(trainer, drawn[k]);
@@ -281,6 +359,6 @@ abstract contract StoryTest is BaseTest {
     }
 
     function _anchorsOf(address trainer) internal view returns (Anchor[] memory) {
-        return arena.anchors(taskId, trainer);
+        return arena.anchors(runOf[trainer]);
     }
 }

@@ -17,7 +17,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTIFACTS = ROOT.parent / "artifacts"
-CONTRACTS = ("ArenaToken", "StakeVault", "RewardEscrow", "Arena", "ChallengeManager")
+CONTRACTS = (
+    *("ArenaToken", "StakeVault", "RewardEscrow", "Arena", "Scoring", "ChallengeManager"),
+    *("TaskRules", "CaseRules", "Emission"),
+)
 CODE_LIMIT = 24_576  # bytes, EIP-170
 
 
@@ -48,7 +51,7 @@ def compile_contracts() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "out")
         places = ["--out", str(out), "--cache-path", str(Path(folder, "cache"))]
-        command = [str(forge()), "build", "--force", "--skip", "test", *places]
+        command = [str(forge()), "build", "src", "--force", *places]
         done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
         if done.returncode:
             raise BuildError(f"forge build failed:\n{done.stdout}{done.stderr}")

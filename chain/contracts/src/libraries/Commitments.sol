@@ -1,47 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {CaseId, TaskId} from "../types/Types.sol";
+import {Charge} from "../interfaces/IChallengeManager.sol";
+import {CaseId, RunId, TaskId} from "../types/Types.sol";
 
 /// @title What people promise, and what beacons decide
 /// @notice Each digest is SHA256(abi.encode(domain, ...)): a domain of its own, the chain, the contract, whose it is.
 /// @dev Whose it is matters: a commitment copied from the mempool can never be revealed by the copier.
 library Commitments {
     /// @notice A trainer's submission; `address(this)` is the Arena.
+    /// @param cidDigest SHA256 of the model's CID.
     function submission(
         TaskId taskId,
         address trainer,
+        RunId runId,
+        uint16 round,
+        uint64 branch,
         bytes32 modelDigest,
         bytes32 transcriptDigest,
-        string calldata modelCid,
+        bytes32 cidDigest,
         bytes32 salt
     ) internal view returns (bytes32) {
-        bytes32 cid = sha256(bytes(modelCid));
-        bytes32 domain = "aiarena/submission/v1";
-        return sha256(
-            abi.encode(domain, block.chainid, address(this), taskId, trainer, modelDigest, transcriptDigest, cid, salt)
-        );
+        bytes32 domain = "aiarena/submission/v2";
+        bytes memory whose = abi.encode(domain, block.chainid, address(this), taskId, trainer, runId, round);
+        return sha256(bytes.concat(whose, abi.encode(branch, modelDigest, transcriptDigest, cidDigest, salt)));
     }
 
-    /// @notice A validator's scores of one round, each packed as a big-endian uint16; `address(this)` is the Arena.
-    function scores(TaskId taskId, uint256 round, address validator, uint16[] calldata values, bytes32 salt)
+    /// @notice A validator's scores of one round, two bytes each; `address(this)` is Scoring.
+    function scores(TaskId taskId, uint16 round, address validator, bytes calldata row, bytes32 salt)
         internal
         view
         returns (bytes32)
     {
-        bytes memory packed = new bytes(2 * values.length);
-        for (uint256 i; i < values.length; ++i) {
-            packed[2 * i] = bytes1(uint8(values[i] >> 8));
-            packed[2 * i + 1] = bytes1(uint8(values[i]));
-        }
         bytes32 domain = "aiarena/scores/v1";
-        return sha256(abi.encode(domain, block.chainid, address(this), taskId, round, validator, sha256(packed), salt));
+        return sha256(abi.encode(domain, block.chainid, address(this), taskId, round, validator, sha256(row), salt));
     }
 
     /// @notice The task creator's promise of the hidden final data set.
     function finalSet(bytes32 finalRoot, bytes32 salt) internal pure returns (bytes32) {
         bytes32 domain = "aiarena/final-set/v1";
         return sha256(abi.encode(domain, finalRoot, salt));
+    }
+
+    /// @notice What a sealed case holds; `address(this)` is the ChallengeManager.
+    function charge(TaskId taskId, address challenger, Charge calldata charge_, bytes32 salt)
+        internal
+        view
+        returns (bytes32)
+    {
+        bytes32 domain = "aiarena/case/v1";
+        return sha256(abi.encode(domain, block.chainid, address(this), taskId, challenger, charge_, salt));
     }
 
     /// @notice A juror's vote; `address(this)` is the ChallengeManager.

@@ -8,26 +8,36 @@ pragma solidity ^0.8.30;
 /// neither can be passed off as the 64 bytes of an inner node.
 library MerkleProof {
     /// @notice Whether `leaf` stands at `position` of the tree of `count` leaves with this root record.
-    /// @dev Each sibling's side follows from position and count alone, so a proof cannot be moved to another position;
-    /// exactly as many siblings as the tree's shape asks for are accepted.
-    function verify(bytes32 root, bytes32 leaf, uint256 position, uint256 count, bytes32[] calldata siblings)
+    function verify(bytes32 root_, bytes32 leaf, uint256 position, uint256 count, bytes32[] calldata siblings)
         internal
         pure
         returns (bool)
     {
-        if (position >= count || count > type(uint64).max) return false;
+        (bool fits, bytes32 found) = root(leaf, position, count, siblings);
+        return fits && found == root_;
+    }
+
+    /// @notice The root record of the tree of `count` leaves in which `leaf` stands at `position`, if the path fits.
+    /// @dev Each sibling's side follows from position and count alone, so a proof cannot be moved to another position;
+    /// exactly as many siblings as the tree's shape asks for fit.
+    function root(bytes32 leaf, uint256 position, uint256 count, bytes32[] calldata siblings)
+        internal
+        pure
+        returns (bool fits, bytes32 found)
+    {
+        if (position >= count || count > type(uint64).max) return (false, 0);
         uint256 used;
         bytes32 node = leaf;
         for (uint256 width = count; width > 1; width = (width + 1) / 2) {
             bool right = position % 2 == 1;
             if (right || position + 1 < width) {
-                if (used == siblings.length) return false;
+                if (used == siblings.length) return (false, 0);
                 bytes32 sibling = siblings[used++];
                 node = right ? sha256(bytes.concat(sibling, node)) : sha256(bytes.concat(node, sibling));
             }
             position /= 2;
         }
-        return used == siblings.length && root == record(count, node);
+        return (used == siblings.length, record(count, node));
     }
 
     /// @notice The root record: the top node bound to the number of leaves.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {ITasks, PhaseTimes, RoundTimes, TaskConfig} from "../interfaces/ITasks.sol";
+import {Clock, Court, ITasks, PhaseTimes, RoundTimes} from "../interfaces/ITasks.sol";
 import {TooEarly, TooLate} from "../types/Errors.sol";
 import {Phase} from "../types/Types.sol";
 
@@ -9,20 +9,22 @@ import {Phase} from "../types/Types.sol";
 /// @notice Phases and windows as pure functions of the terms and the block's time, all half open: [from, to).
 /// @dev No transaction advances anything, so nobody can stall a task.
 library Schedule {
-    /// @notice Two submission rounds and the final validation, which is round 3.
-    uint256 internal constant FINAL_ROUND = 3;
+    /// @notice The final validation is the round after the last submission round.
+    function finalRound(Clock memory clock) internal pure returns (uint16) {
+        return clock.rounds + 1;
+    }
 
     /// @notice When each phase begins.
-    function phaseTimes(TaskConfig storage config) internal view returns (PhaseTimes memory times) {
-        times.submissionFrom = config.start;
-        times.finalFrom = times.submissionFrom + 2 * uint64(config.roundLength);
-        times.challengeFrom = times.finalFrom + 7 * uint64(config.window);
-        times.closedFrom = times.challengeFrom + config.challengeLength;
+    function phaseTimes(Clock memory clock) internal pure returns (PhaseTimes memory times) {
+        times.submissionFrom = clock.start;
+        times.finalFrom = times.submissionFrom + uint64(clock.rounds) * clock.roundLength;
+        times.challengeFrom = times.finalFrom + 7 * uint64(clock.window);
+        times.closedFrom = times.challengeFrom + clock.challengeLength;
     }
 
     /// @notice The phase at this block's time.
-    function phase(TaskConfig storage config) internal view returns (Phase) {
-        PhaseTimes memory times = phaseTimes(config);
+    function phase(Clock memory clock) internal view returns (Phase) {
+        PhaseTimes memory times = phaseTimes(clock);
         if (block.timestamp < times.submissionFrom) return Phase.Registration;
         if (block.timestamp < times.finalFrom) return Phase.Submission;
         if (block.timestamp < times.challengeFrom) return Phase.FinalValidation;
@@ -30,27 +32,39 @@ library Schedule {
         return Phase.Closed;
     }
 
-    /// @notice The windows of `round`: they follow its end in rounds 1 and 2, and round 2's in round 3.
-    function roundTimes(TaskConfig storage config, uint256 round) internal view returns (RoundTimes memory times) {
-        if (round == 0 || round > FINAL_ROUND) revert ITasks.UnknownRound(round);
-        PhaseTimes memory phases = phaseTimes(config);
-        uint64 window = config.window;
-        if (round == 1) times.opensAt = phases.submissionFrom + config.roundLength;
-        else times.opensAt = round == 2 ? phases.finalFrom : phases.finalFrom + 3 * window;
+    /// @notice The windows of `round`: they follow the end of a submission round, and the last one's in the final round.
+    function roundTimes(Clock memory clock, uint256 round) internal pure returns (RoundTimes memory times) {
+        if (round == 0 || round > finalRound(clock)) revert ITasks.UnknownRound(round);
+        uint64 window = clock.window;
+        PhaseTimes memory phases = phaseTimes(clock);
+        times.opensAt = round == finalRound(clock)
+            ? phases.finalFrom + 3 * window
+            : phases.submissionFrom + uint64(round) * clock.roundLength;
         times.scoresFrom = times.opensAt + window;
         times.revealFrom = times.scoresFrom + window;
         times.settleFrom = times.revealFrom + window;
         times.settleUntil = phases.closedFrom;
     }
 
-    /// @notice The submission round (1 or 2) at this block's time; the phase must be Submission.
-    function currentRound(TaskConfig storage config) internal view returns (uint8) {
-        return block.timestamp < config.start + config.roundLength ? 1 : 2;
+    /// @notice The round at this block's time: 0 in registration, 1 to `rounds` in submission, `rounds + 1` afterwards.
+    function currentRound(Clock memory clock) internal view returns (uint16) {
+        if (block.timestamp < clock.start) return 0;
+        uint256 round = (block.timestamp - clock.start) / clock.roundLength + 1;
+        return round > clock.rounds ? finalRound(clock) : uint16(round);
     }
 
     /// @notice Segments of a complete run.
-    function segmentCount(TaskConfig storage config) internal view returns (uint64) {
-        return (config.steps + config.segmentLength - 1) / config.segmentLength;
+    function segmentCount(uint64 steps, uint32 segmentLength) internal pure returns (uint64) {
+        return (steps + segmentLength - 1) / segmentLength;
+    }
+
+    /// @notice The longest a case can take, in seconds, if everybody uses every window to its end: show; latch and
+    /// answer; votes on every level, with appeals between; and once a commit window that ends with an unavailable
+    /// answer, and the window to serve again.
+    function longestCase(Court memory court) internal pure returns (uint256) {
+        uint256 votes = 2 * (uint256(court.appeals) + 1) + 1;
+        return uint256(court.showWindow) + 3 * uint256(court.answerWindow) + votes * court.voteWindow
+            + uint256(court.appeals) * court.appealWindow;
     }
 
     /// @notice Reverts unless this block's time is in [from, to).

@@ -3,11 +3,11 @@ pragma solidity ^0.8.30;
 
 import {IRuns, Run} from "../../src/interfaces/IRuns.sol";
 import {Opening, Segment} from "../../src/libraries/Transcript.sol";
-import {WrongPhase} from "../../src/types/Errors.sol";
-import {Phase} from "../../src/types/Types.sol";
+import {NotAllowed, WrongPhase} from "../../src/types/Errors.sol";
+import {Phase, RunId} from "../../src/types/Types.sol";
 import {StoryTest} from "../StoryTest.sol";
 
-/// @dev A run that ends early says so while it may anchor, or is not submitted. Alice has anchored five of eight segments.
+/// @dev A run that ends early says so while it may anchor, or does not stand in the final round. Alice has anchored five of eight segments.
 contract EarlyStopTest is StoryTest {
     function setUp() public override {
         super.setUp();
@@ -24,9 +24,9 @@ contract EarlyStopTest is StoryTest {
     function _latchReference(address trainer) private {
         Opening memory opening = _opening(trainer, 0);
         vm.prank(trainer);
-        arena.anchorReference(taskId, opening);
+        arena.anchorReference(runOf[trainer], opening);
         _mine(3);
-        arena.latchMark(taskId, trainer);
+        arena.latchMark(runOf[trainer]);
     }
 
     /* DECLARING */
@@ -34,9 +34,9 @@ contract EarlyStopTest is StoryTest {
     function test_theStopIsOnRecord() public {
         _mine(7);
         vm.expectEmit(address(arena));
-        emit IRuns.RunStopped(taskId, alice, FIRST_ANCHOR);
+        emit IRuns.RunStopped(runOf[alice], FIRST_ANCHOR);
         _declareStop(alice, FIRST_ANCHOR);
-        Run memory run = arena.run(taskId, alice);
+        Run memory run = _run(alice);
         assertEq(run.stopped, FIRST_ANCHOR);
         assertEq(run.stopBlock, block.number);
         assertEq(run.anchored, FIRST_ANCHOR);
@@ -59,7 +59,7 @@ contract EarlyStopTest is StoryTest {
     function test_aWholeRunIsNotStopped() public {
         _anchor(alice, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
         _stopRefused(alice, SEGMENTS, SEGMENTS, SEGMENTS);
-        assertEq(arena.run(taskId, alice).stopped, 0);
+        assertEq(_run(alice).stopped, 0);
     }
 
     function test_aRunIsStoppedOnce() public {
@@ -68,18 +68,20 @@ contract EarlyStopTest is StoryTest {
         _mine(1);
         _stopRefused(alice, FIRST_ANCHOR, FIRST_ANCHOR, FIRST_ANCHOR);
         _stopRefused(alice, FIRST_ANCHOR - 1, FIRST_ANCHOR, FIRST_ANCHOR);
-        assertEq(arena.run(taskId, alice).stopBlock, declaredIn);
+        assertEq(_run(alice).stopBlock, declaredIn);
     }
 
     function test_nobodyStopsAnotherTrainersRun() public {
-        vm.expectRevert(abi.encodeWithSelector(IRuns.UnknownRun.selector, stranger));
-        _declareStop(stranger, FIRST_ANCHOR);
+        RunId runId = runOf[alice];
+        vm.prank(stranger);
+        vm.expectRevert(abi.encodeWithSelector(NotAllowed.selector, stranger));
+        arena.declareStop(runId, FIRST_ANCHOR);
         _register(bob);
         _anchor(bob, 0, FIRST_ANCHOR);
         _declareStop(bob, FIRST_ANCHOR);
-        assertEq(arena.run(taskId, alice).stopped, 0);
-        assertEq(arena.runSegments(taskId, alice), SEGMENTS);
-        assertEq(arena.runSegments(taskId, bob), FIRST_ANCHOR);
+        assertEq(_run(alice).stopped, 0);
+        assertEq(arena.runSegments(runOf[alice]), SEGMENTS);
+        assertEq(arena.runSegments(runOf[bob]), FIRST_ANCHOR);
         _anchor(alice, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
     }
 
@@ -98,40 +100,64 @@ contract EarlyStopTest is StoryTest {
 
     function test_nothingIsAnchoredAfterTheStop() public {
         _declareStop(alice, FIRST_ANCHOR);
+        RunId runId = runOf[alice];
         for (uint64 first = FIRST_ANCHOR - 1; first <= FIRST_ANCHOR + 1; ++first) {
             vm.prank(alice);
             vm.expectRevert(abi.encodeWithSelector(IRuns.BadAnchor.selector, FIRST_ANCHOR, FIRST_ANCHOR));
-            arena.anchor(taskId, first, 1, SALT);
+            arena.anchor(runId, first, 1, SALT);
         }
     }
 
-    function test_aRunCutShortInSilenceIsNotSubmitted() public {
+    /// @dev It stands while the trunk may still grow, and not once that is over.
+    function test_aRunCutShortInSilenceDoesNotStandInTheFinalRound() public {
         _latchReference(alice);
-        vm.startPrank(alice);
-        vm.expectRevert(abi.encodeWithSelector(IRuns.TranscriptIncomplete.selector, FIRST_ANCHOR, SEGMENTS));
-        arena.commitSubmission(taskId, SALT);
-        vm.warp(_phases().finalFrom - 1);
-        vm.expectRevert(abi.encodeWithSelector(IRuns.TranscriptIncomplete.selector, FIRST_ANCHOR, SEGMENTS));
-        arena.commitSubmission(taskId, SALT);
-    }
-
-    /// @dev The honest twin, all the way to a standing model.
-    function test_aStoppedRunIsSubmitted() public {
-        _declareStop(alice, FIRST_ANCHOR);
-        vm.prank(alice);
-        vm.expectRevert(IRuns.MarkNotLatched.selector);
-        arena.commitSubmission(taskId, SALT);
-        _latchReference(alice); // the state to be marked may be named after the stop
-        _commitModel(alice, _model(alice));
+        _commitNewModel(alice);
         vm.warp(_times(1).opensAt);
         _revealModel(alice, _model(alice));
-        assertTrue(arena.standing(taskId, alice, 1));
+        assertEq(arena.standingOrder(taskId, alice, 1), 1);
+        assertEq(arena.standingOrder(taskId, alice, 2), 1);
+        assertEq(arena.standingOrder(taskId, alice, FINAL), 0);
+        vm.warp(_phases().finalFrom);
+        vm.expectRevert(abi.encodeWithSelector(WrongPhase.selector, Phase.FinalValidation, Phase.Submission));
+        _declareStop(alice, FIRST_ANCHOR);
     }
 
-    function test_aSubmittedRunIsNotStopped() public {
+    /// @dev The honest twins: one declares where it stops, one anchors the rest, both after they have submitted.
+    function test_aRunThatIsWholeInTheEndStandsInTheFinalRound() public {
+        _register(bob);
+        _anchor(bob, 0, FIRST_ANCHOR);
+        _latchReference(alice);
+        _latchReference(bob);
+        _commitNewModel(alice);
+        _commitNewModel(bob);
+        vm.warp(_times(1).opensAt);
+        _revealModel(alice, _model(alice));
+        _revealModel(bob, _model(bob));
+        vm.warp(_phases().finalFrom - 1);
+        _declareStop(alice, FIRST_ANCHOR);
+        assertEq(arena.standingOrder(taskId, alice, FINAL), 1);
+        assertEq(arena.standingOrder(taskId, bob, FINAL), 0);
+        _anchor(bob, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
+        assertEq(arena.standingOrder(taskId, bob, FINAL), 2);
+    }
+
+    function test_aStoppedRunIsSubmitted() public {
+        _declareStop(alice, FIRST_ANCHOR);
+        RunId runId = runOf[alice];
+        vm.prank(alice);
+        vm.expectRevert(IRuns.MarkNotLatched.selector);
+        arena.commitSubmission(runId, SALT);
+        _latchReference(alice); // the state to be marked may be named after the stop
+        _commitNewModel(alice);
+        vm.warp(_times(1).opensAt);
+        _revealModel(alice, _model(alice));
+        assertEq(arena.standingOrder(taskId, alice, FINAL), 1);
+    }
+
+    function test_aSubmittedWholeRunIsNotStopped() public {
         _anchor(alice, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
         _latchReference(alice);
-        _commitModel(alice, _model(alice));
+        _commitNewModel(alice);
         _stopRefused(alice, SEGMENTS, SEGMENTS, SEGMENTS);
         _stopRefused(alice, FIRST_ANCHOR, SEGMENTS, SEGMENTS);
     }
@@ -139,12 +165,12 @@ contract EarlyStopTest is StoryTest {
     function test_theSegmentsBeforeTheStopOpenAndNoOthers() public {
         _declareStop(alice, FIRST_ANCHOR);
         for (uint64 i; i < FIRST_ANCHOR; ++i) {
-            assertTrue(arena.verifyOpening(taskId, alice, _opening(alice, i)));
+            assertTrue(arena.verifyOpening(runOf[alice], _opening(alice, i)));
         }
         Opening memory beyond = _opening(alice, FIRST_ANCHOR);
         for (uint64 index; index < 2; ++index) {
             beyond.anchorIndex = index;
-            assertFalse(arena.verifyOpening(taskId, alice, beyond));
+            assertFalse(arena.verifyOpening(runOf[alice], beyond));
         }
     }
 
@@ -155,42 +181,51 @@ contract EarlyStopTest is StoryTest {
         segmentsOf[mallory][FIRST_ANCHOR - 1].endStep -= 1;
         _train(bob);
         _train(mallory);
-        assertTrue(arena.verifyOpening(taskId, bob, _opening(bob, FIRST_ANCHOR - 1)));
-        assertFalse(arena.verifyOpening(taskId, mallory, _opening(mallory, FIRST_ANCHOR - 1)));
+        assertTrue(arena.verifyOpening(runOf[bob], _opening(bob, FIRST_ANCHOR - 1)));
+        assertFalse(arena.verifyOpening(runOf[mallory], _opening(mallory, FIRST_ANCHOR - 1)));
     }
 
     /* ANY RUN */
 
-    /// @dev Any tries to anchor and to stop, in any order: what can be submitted is whole, or was declared to be shorter.
-    function testFuzz_whatIsSubmittedIsWholeOrDeclared(uint256 seed, uint8 tries) public {
+    /// @dev Any tries to anchor and to stop, in any order: what stands in the end is whole, or was declared to be shorter.
+    function testFuzz_whatStandsInTheEndIsWholeOrDeclared(uint256 seed, uint8 tries) public {
         _register(bob);
         _anchor(bob, 0, 1);
         Opening memory opening;
         opening.segment = segmentsOf[bob][0];
+        RunId runId = runOf[bob];
         vm.prank(bob);
-        arena.anchorReference(taskId, opening);
+        arena.anchorReference(runId, opening);
         _mine(3);
-        arena.latchMark(taskId, bob);
+        arena.latchMark(runId);
+        _commitNewModel(bob);
         uint64 declared;
         for (uint256 k; k < tries % 12; ++k) {
             seed = uint256(keccak256(abi.encode(seed)));
-            Run memory before = arena.run(taskId, bob);
+            Run memory before = _run(bob);
             uint64 some = uint64((seed >> 8) % (SEGMENTS + 2));
             if (seed % 4 == 0) {
                 bool sound = declared == 0 && some == before.anchored && some < SEGMENTS;
-                assertEq(_tried(abi.encodeCall(arena.declareStop, (taskId, some))), sound, "stop");
+                assertEq(_tried(abi.encodeCall(arena.declareStop, (runId, some))), sound, "stop");
                 if (sound) declared = some;
             } else {
                 bool sound = declared == 0 && some != 0 && some <= SEGMENTS - before.anchored;
-                bytes memory data = abi.encodeCall(arena.anchor, (taskId, before.anchored, some, SALT));
+                bytes memory data = abi.encodeCall(arena.anchor, (runId, before.anchored, some, SALT));
                 assertEq(_tried(data), sound, "anchor");
             }
         }
-        Run memory run = arena.run(taskId, bob);
+        vm.warp(_times(1).opensAt);
+        _revealShown(bob);
+        Run memory run = _run(bob);
         assertEq(run.stopped, declared);
-        assertEq(arena.runSegments(taskId, bob), declared == 0 ? SEGMENTS : declared);
+        assertEq(arena.runSegments(runId), declared == 0 ? SEGMENTS : declared);
         bool whole = run.anchored == SEGMENTS || run.anchored == declared;
-        assertEq(_tried(abi.encodeCall(arena.commitSubmission, (taskId, SALT))), whole, "submission");
+        assertEq(arena.standingOrder(taskId, bob, FINAL), whole ? 1 : 0);
+    }
+
+    function _revealShown(address trainer) private {
+        _revealModel(trainer, _model(trainer));
+        assertEq(arena.standingOrder(taskId, trainer, 1), 1);
     }
 
     function _tried(bytes memory data) private returns (bool succeeded) {

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {IRuns, Run} from "../../src/interfaces/IRuns.sol";
+import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.sol";
+
+import {BaseModel, Bond, IRuns, Run} from "../../src/interfaces/IRuns.sol";
+import {TaskConfig} from "../../src/interfaces/ITasks.sol";
 import {Anchor, Opening} from "../../src/libraries/Transcript.sol";
 import {
     BeaconAlreadyRequested,
     BeaconExpired,
     BeaconNotReady,
     BeaconNotRequested,
+    NotAllowed,
     NotTrainer,
+    UnknownTask,
     WrongPhase
 } from "../../src/types/Errors.sol";
-import {Phase, TaskId} from "../../src/types/Types.sol";
+import {Phase, Role, RunId, TaskId} from "../../src/types/Types.sol";
 import {StoryTest} from "../StoryTest.sol";
 import {Tree} from "../helpers/Tree.sol";
 
@@ -19,23 +24,64 @@ contract RunsTest is StoryTest {
     bytes32 private constant SPEC = keccak256("spec");
     bytes32 private constant KEYS = keccak256("keys");
 
-    function _registerAs(address trainer) private {
+    function _registerAs(address trainer) private returns (RunId runId) {
         vm.prank(trainer);
-        arena.registerRun(taskId, SPEC, KEYS);
+        return arena.registerRun(taskId, SPEC, KEYS, _noBase());
     }
 
     /* REGISTRATION AND SEED */
 
     function test_registeringPromisesABlockAhead() public {
+        RunId runId = RunId.wrap(1);
         vm.expectEmit(address(arena));
-        emit IRuns.RunRegistered(taskId, alice, SPEC, KEYS, uint64(block.number + 2));
-        _registerAs(alice);
-        Run memory run = arena.run(taskId, alice);
+        emit IRuns.RunRegistered(runId, taskId, alice, SPEC, KEYS, 0, uint64(block.number + 2));
+        assertEq(RunId.unwrap(_registerAs(alice)), 1);
+        Run memory run = arena.run(runId);
+        assertEq(TaskId.unwrap(run.taskId), TaskId.unwrap(taskId));
+        assertEq(run.trainer, alice);
+        assertEq(uint256(run.bond), uint256(Bond.Held));
         assertEq(run.specDigest, SPEC);
         assertEq(run.keyRoot, KEYS);
+        assertEq(run.baseDigest, 0);
         assertEq(run.transcriptDigest, SPEC);
         assertEq(run.beacon.blockNumber, block.number + 2);
         assertEq(run.beacon.value, 0);
+    }
+
+    function test_eachRunHasABondAndABeaconOfItsOwn() public {
+        RunId first = _registerAs(alice);
+        _mine(1);
+        RunId second = _registerAs(alice);
+        RunId bobs = _registerAs(bob);
+        RunId[] memory runs = arena.runsOf(taskId, alice);
+        assertEq(runs.length, 2);
+        assertEq(RunId.unwrap(runs[0]), RunId.unwrap(first));
+        assertEq(RunId.unwrap(runs[1]), RunId.unwrap(second));
+        assertEq(arena.runsOf(taskId, bob).length, 1);
+        assertEq(RunId.unwrap(bobs), 3);
+        assertEq(token.balanceOf(address(arena)), 3 * uint256(_pay().runBond));
+        assertEq(arena.run(second).beacon.blockNumber, arena.run(first).beacon.blockNumber + 1);
+        _mine(3);
+        arena.latchBeacon(first);
+        assertEq(arena.run(second).beacon.value, 0);
+        arena.latchBeacon(second);
+        assertNotEq(arena.run(second).beacon.value, arena.run(first).beacon.value);
+    }
+
+    function test_aRunIsNotRegisteredWithoutItsBond() public {
+        vm.startPrank(alice);
+        token.approve(address(arena), _pay().runBond - 1);
+        vm.expectPartialRevert(IERC20Errors.ERC20InsufficientAllowance.selector);
+        arena.registerRun(taskId, SPEC, KEYS, _noBase());
+        token.approve(address(arena), _pay().runBond);
+        arena.registerRun(taskId, SPEC, KEYS, _noBase());
+        assertEq(token.allowance(alice, address(arena)), 0);
+    }
+
+    function test_aTaskMustExist() public {
+        taskId = TaskId.wrap(2);
+        vm.expectRevert(abi.encodeWithSelector(UnknownTask.selector, taskId));
+        _registerAs(alice);
     }
 
     function test_onlyStakedTrainersRegister() public {
@@ -48,9 +94,9 @@ contract RunsTest is StoryTest {
     function test_emptyDigestsAreRefused() public {
         vm.startPrank(alice);
         vm.expectRevert(IRuns.EmptyDigest.selector);
-        arena.registerRun(taskId, 0, KEYS);
+        arena.registerRun(taskId, 0, KEYS, _noBase());
         vm.expectRevert(IRuns.EmptyDigest.selector);
-        arena.registerRun(taskId, SPEC, 0);
+        arena.registerRun(taskId, SPEC, 0, _noBase());
     }
 
     function test_runsAreRegisteredUntilSubmissionsEnd() public {
@@ -62,61 +108,141 @@ contract RunsTest is StoryTest {
     }
 
     function test_theSeedIsTheHashOfThePromisedBlock() public {
-        _registerAs(alice);
+        RunId runId = _registerAs(alice);
         uint256 promised = block.number + 2;
         vm.roll(promised);
         vm.expectRevert(abi.encodeWithSelector(BeaconNotReady.selector, promised));
-        arena.latchBeacon(taskId, alice);
+        arena.latchBeacon(runId);
         vm.roll(promised + 1);
         vm.prank(stranger);
-        arena.latchBeacon(taskId, alice);
-        assertEq(arena.run(taskId, alice).beacon.value, blockhash(promised));
+        arena.latchBeacon(runId);
+        assertEq(arena.run(runId).beacon.value, blockhash(promised));
         assertNotEq(blockhash(promised), 0);
     }
 
     function test_theSeedIsTheSameHoweverLateItIsLatched() public {
-        _registerAs(alice);
+        RunId runId = _registerAs(alice);
         uint256 promised = block.number + 2;
         vm.roll(promised + 1);
         bytes32 early = blockhash(promised);
         vm.roll(promised + 256);
-        arena.latchBeacon(taskId, alice);
-        assertEq(arena.run(taskId, alice).beacon.value, early);
+        arena.latchBeacon(runId);
+        assertEq(arena.run(runId).beacon.value, early);
     }
 
-    function test_anUnlatchedRunIsVoidForGood() public {
-        _registerAs(alice);
+    function test_anUnlatchedRunIsNeverSeeded() public {
+        RunId runId = _registerAs(alice);
         uint256 promised = block.number + 2;
         vm.roll(promised + 257);
         vm.expectRevert(abi.encodeWithSelector(BeaconExpired.selector, promised));
-        arena.latchBeacon(taskId, alice);
-        vm.expectRevert(abi.encodeWithSelector(IRuns.RunExists.selector, alice));
-        _registerAs(alice);
+        arena.latchBeacon(runId);
         _warpTo(Phase.Submission);
         vm.prank(alice);
         vm.expectRevert(IRuns.BeaconNotLatched.selector);
-        arena.anchor(taskId, 0, 1, SPEC);
-        assertTrue(arena.abandoned(taskId, alice));
+        arena.anchor(runId, 0, 1, SPEC);
     }
 
     function test_aRunIsSeededOnce() public {
-        _registerAs(alice);
+        RunId runId = _registerAs(alice);
         uint256 promised = block.number + 2;
-        vm.expectRevert(abi.encodeWithSelector(IRuns.RunExists.selector, alice));
-        _registerAs(alice);
         _mine(3);
-        arena.latchBeacon(taskId, alice);
+        arena.latchBeacon(runId);
         _mine(10);
         vm.expectRevert(abi.encodeWithSelector(BeaconAlreadyRequested.selector, promised));
-        arena.latchBeacon(taskId, alice);
+        arena.latchBeacon(runId);
     }
 
     function test_noRunNoBeacon() public {
-        vm.expectRevert(abi.encodeWithSelector(IRuns.UnknownRun.selector, alice));
-        arena.latchBeacon(taskId, alice);
+        RunId runId = RunId.wrap(1);
+        vm.expectRevert(abi.encodeWithSelector(IRuns.UnknownRun.selector, runId));
+        arena.latchBeacon(runId);
+        vm.expectRevert(abi.encodeWithSelector(IRuns.UnknownRun.selector, runId));
+        arena.run(runId);
         _registerAs(alice);
         vm.expectRevert(BeaconNotRequested.selector);
-        arena.latchMark(taskId, alice);
+        arena.latchMark(runId);
+    }
+
+    function test_onlyItsTrainerActsForARun() public {
+        _warpTo(Phase.Submission);
+        _register(alice);
+        _anchor(alice, 0, FIRST_ANCHOR);
+        Opening memory opening = _opening(alice, REFERENCE);
+        RunId runId = runOf[alice];
+        bytes memory refused = abi.encodeWithSelector(NotAllowed.selector, bob);
+        vm.startPrank(bob);
+        vm.expectRevert(refused);
+        arena.anchor(runId, FIRST_ANCHOR, 1, SPEC);
+        vm.expectRevert(refused);
+        arena.declareStop(runId, FIRST_ANCHOR);
+        vm.expectRevert(refused);
+        arena.anchorReference(runId, opening);
+        vm.expectRevert(refused);
+        arena.commitSubmission(runId, SPEC);
+        vm.expectRevert(refused);
+        arena.releaseRunBond(runId);
+    }
+
+    /* BASE MODELS */
+
+    bytes32 private constant GPT = keccak256("gpt");
+    bytes32 private constant LLAMA = keccak256("llama");
+
+    /// @dev A task that starts from either base model, or (a leaf of 0) from the seed if `seed`.
+    function _createTaskWithBases(bool seed) private returns (bytes32[] memory leaves) {
+        leaves = new bytes32[](seed ? 3 : 2);
+        (leaves[0], leaves[1]) = (GPT, LLAMA);
+        TaskConfig memory config = _config();
+        config.work.basesRoot = Tree.root(leaves);
+        taskId = _createTask(config);
+        _stake(alice, Role.Trainer, 1_000e18, 0);
+    }
+
+    function _base(bytes32[] memory leaves, uint64 position) private pure returns (BaseModel memory) {
+        bytes32[] memory path = Tree.siblings(leaves, position);
+        return BaseModel({
+            digest: leaves[position], position: position, count: uint64(leaves.length), siblings: path
+        });
+    }
+
+    function _baseRefused(BaseModel memory base) private {
+        vm.prank(alice);
+        vm.expectRevert(abi.encodeWithSelector(IRuns.BadBase.selector, base.digest));
+        arena.registerRun(taskId, SPEC, KEYS, base);
+    }
+
+    function test_aRunStartsFromAnAcceptedBase() public {
+        bytes32[] memory leaves = _createTaskWithBases(false);
+        for (uint64 position; position < 2; ++position) {
+            BaseModel memory base = _base(leaves, position);
+            vm.prank(alice);
+            RunId runId = arena.registerRun(taskId, SPEC, KEYS, base);
+            assertEq(arena.run(runId).baseDigest, leaves[position]);
+        }
+        _baseRefused(_noBase());
+        BaseModel memory another = _base(leaves, 1);
+        another.digest = keccak256("another");
+        _baseRefused(another);
+        BaseModel memory moved = _base(leaves, 1);
+        moved.position = 0;
+        _baseRefused(moved);
+    }
+
+    function test_aLeafOfZeroAcceptsRunsFromTheSeed() public {
+        bytes32[] memory leaves = _createTaskWithBases(true);
+        vm.startPrank(alice);
+        assertEq(arena.run(arena.registerRun(taskId, SPEC, KEYS, _base(leaves, 0))).baseDigest, GPT);
+        assertEq(arena.run(arena.registerRun(taskId, SPEC, KEYS, _base(leaves, 2))).baseDigest, 0);
+        vm.stopPrank();
+        _baseRefused(_noBase());
+    }
+
+    function test_withoutAListNoBaseIsAccepted() public {
+        BaseModel memory base;
+        base.digest = GPT;
+        _baseRefused(base);
+        (base.digest, base.count) = (0, 1);
+        _baseRefused(base);
     }
 
     /* ANCHORS */
@@ -124,14 +250,14 @@ contract RunsTest is StoryTest {
     function test_anchorsAppendAndFoldIntoTheTranscript() public {
         _warpTo(Phase.Submission);
         _register(alice);
-        bytes32 spec = arena.run(taskId, alice).specDigest;
+        bytes32 spec = _run(alice).specDigest;
         bytes32 root = Tree.root(_leaves(alice, 0, 5));
         bytes memory link = abi.encodePacked(spec, uint64(0), uint64(5), root);
         bytes32 folded = sha256(abi.encodePacked("aiarena/transcript/v1", link));
         vm.expectEmit(address(arena));
-        emit IRuns.Anchored(taskId, alice, 0, 0, 5, root, folded);
+        emit IRuns.Anchored(runOf[alice], 0, 0, 5, root, folded);
         vm.prank(alice);
-        arena.anchor(taskId, 0, 5, root);
+        arena.anchor(runOf[alice], 0, 5, root);
         _mine(7);
         _anchor(alice, 5, 3);
 
@@ -141,7 +267,7 @@ contract RunsTest is StoryTest {
         assertEq(list[1].first, 5);
         assertEq(list[1].count, 3);
         assertEq(list[1].blockNumber, block.number);
-        assertEq(arena.run(taskId, alice).anchored, 8);
+        assertEq(_run(alice).anchored, 8);
     }
 
     function test_anchorsLeaveNoGapAndNoOverlap() public {
@@ -156,26 +282,26 @@ contract RunsTest is StoryTest {
         _anchor(alice, 5, 3);
         vm.prank(alice);
         vm.expectRevert(abi.encodeWithSelector(IRuns.BadAnchor.selector, 8, 8));
-        arena.anchor(taskId, 8, 1, SPEC);
+        arena.anchor(runOf[alice], 8, 1, SPEC);
     }
 
     function _anchorRefused(uint64 first, uint64 count) private {
         vm.prank(alice);
         vm.expectRevert(abi.encodeWithSelector(IRuns.BadAnchor.selector, 5, 8));
-        arena.anchor(taskId, first, count, SPEC);
+        arena.anchor(runOf[alice], first, count, SPEC);
     }
 
     function test_anchorsBelongToTheSubmissionPhase() public {
         _register(alice);
         vm.prank(alice);
         vm.expectRevert(abi.encodeWithSelector(WrongPhase.selector, Phase.Registration, Phase.Submission));
-        arena.anchor(taskId, 0, 5, SPEC);
+        arena.anchor(runOf[alice], 0, 5, SPEC);
         vm.warp(_phases().finalFrom - 1);
         _anchor(alice, 0, 5);
         vm.warp(_phases().finalFrom);
         vm.prank(alice);
         vm.expectRevert(abi.encodeWithSelector(WrongPhase.selector, Phase.FinalValidation, Phase.Submission));
-        arena.anchor(taskId, 5, 3, SPEC);
+        arena.anchor(runOf[alice], 5, 3, SPEC);
     }
 
     /* REFERENCE AND MARK */
@@ -186,15 +312,15 @@ contract RunsTest is StoryTest {
         _anchor(alice, 0, FIRST_ANCHOR);
         Opening memory opening = _opening(alice, 3);
         vm.expectEmit(address(arena));
-        emit IRuns.ReferenceAnchored(taskId, alice, 3, _state(alice, 4), uint64(block.number + 2));
+        emit IRuns.ReferenceAnchored(runOf[alice], 3, _state(alice, 4), uint64(block.number + 2));
         vm.prank(alice);
-        arena.anchorReference(taskId, opening);
-        assertEq(arena.run(taskId, alice).referenceDigest, _state(alice, 4));
-        assertEq(arena.run(taskId, alice).referenceSegment, 3);
+        arena.anchorReference(runOf[alice], opening);
+        assertEq(_run(alice).referenceDigest, _state(alice, 4));
+        assertEq(_run(alice).referenceSegment, 3);
 
         vm.prank(alice);
         vm.expectRevert(abi.encodeWithSelector(IRuns.ReferenceExists.selector, 3));
-        arena.anchorReference(taskId, opening);
+        arena.anchorReference(runOf[alice], opening);
     }
 
     function test_anInventedReferenceIsRefused() public {
@@ -209,11 +335,11 @@ contract RunsTest is StoryTest {
         Opening memory bobs = _opening(bob, 3);
         vm.startPrank(alice);
         vm.expectRevert(IRuns.BadOpeningProof.selector);
-        arena.anchorReference(taskId, invented);
+        arena.anchorReference(runOf[alice], invented);
         vm.expectRevert(IRuns.BadOpeningProof.selector);
-        arena.anchorReference(taskId, unanchored);
+        arena.anchorReference(runOf[alice], unanchored);
         vm.expectRevert(IRuns.BadOpeningProof.selector);
-        arena.anchorReference(taskId, bobs);
+        arena.anchorReference(runOf[alice], bobs);
     }
 
     function test_anUnlatchedMarkVoidsTheRun() public {
@@ -223,16 +349,16 @@ contract RunsTest is StoryTest {
         _anchor(alice, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
         Opening memory opening = _opening(alice, 3);
         vm.prank(alice);
-        arena.anchorReference(taskId, opening);
+        arena.anchorReference(runOf[alice], opening);
         uint256 promised = block.number + 2;
         vm.roll(promised + 257);
         vm.expectRevert(abi.encodeWithSelector(BeaconExpired.selector, promised));
-        arena.latchMark(taskId, alice);
+        arena.latchMark(runOf[alice]);
         vm.startPrank(alice);
         vm.expectRevert(abi.encodeWithSelector(IRuns.ReferenceExists.selector, 3));
-        arena.anchorReference(taskId, opening);
+        arena.anchorReference(runOf[alice], opening);
         vm.expectRevert(IRuns.MarkNotLatched.selector);
-        arena.commitSubmission(taskId, SPEC);
+        arena.commitSubmission(runOf[alice], SPEC);
     }
 
     /* OPENINGS */
@@ -240,9 +366,10 @@ contract RunsTest is StoryTest {
     function test_everyAnchoredSegmentOpens() public {
         _warpTo(Phase.Submission);
         _train(alice);
+        _train(bob);
         for (uint64 i; i < SEGMENTS; ++i) {
-            assertTrue(arena.verifyOpening(taskId, alice, _opening(alice, i)));
-            assertFalse(arena.verifyOpening(taskId, bob, _opening(alice, i)), "another trainer's");
+            assertTrue(arena.verifyOpening(runOf[alice], _opening(alice, i)));
+            assertFalse(arena.verifyOpening(runOf[bob], _opening(alice, i)), "another trainer's");
         }
     }
 
@@ -262,7 +389,7 @@ contract RunsTest is StoryTest {
         bad[6].anchorIndex = 0;
         bad[7].anchorIndex = 2;
         for (uint256 k; k < bad.length; ++k) {
-            assertFalse(arena.verifyOpening(taskId, alice, bad[k]));
+            assertFalse(arena.verifyOpening(runOf[alice], bad[k]));
         }
     }
 
@@ -275,22 +402,66 @@ contract RunsTest is StoryTest {
         for (uint256 i; i + 1 < path.length; ++i) {
             opening.siblings[i] = path[i];
         }
-        assertFalse(arena.verifyOpening(taskId, alice, opening));
+        assertFalse(arena.verifyOpening(runOf[alice], opening));
         opening.siblings = new bytes32[](path.length + 1);
         for (uint256 i; i < path.length; ++i) {
             opening.siblings[i] = path[i];
         }
-        assertFalse(arena.verifyOpening(taskId, alice, opening));
+        assertFalse(arena.verifyOpening(runOf[alice], opening));
     }
 
-    /// @dev A trainer may anchor anything; steps other than the task's cannot be opened afterwards.
+    /// @dev A trainer may anchor anything; steps other than the task's cannot be opened afterwards, but shown to be wrong.
     function test_committedButWrongStepsDoNotOpen() public {
         _warpTo(Phase.Submission);
         segmentsOf[alice][7].endStep = 80; // the run ends at 75
         segmentsOf[alice][2].startStep = 21;
         _train(alice);
-        assertFalse(arena.verifyOpening(taskId, alice, _opening(alice, 7)));
-        assertFalse(arena.verifyOpening(taskId, alice, _opening(alice, 2)));
-        assertTrue(arena.verifyOpening(taskId, alice, _opening(alice, 6)));
+        assertFalse(arena.verifyOpening(runOf[alice], _opening(alice, 7)));
+        assertFalse(arena.verifyOpening(runOf[alice], _opening(alice, 2)));
+        assertTrue(arena.verifyOpening(runOf[alice], _opening(alice, 6)));
+        assertTrue(arena.anchoredAt(runOf[alice], _opening(alice, 7), 2));
+        assertTrue(arena.anchoredAt(runOf[alice], _opening(alice, 2), 2));
+    }
+
+    /// @dev Whatever a leaf says of itself: only what is anchored, and only where it is.
+    function test_aLeafIsShownWhereItIsAnchored() public {
+        _warpTo(Phase.Submission);
+        segmentsOf[alice][6].index = 3; // in the place of segment 6
+        _register(alice);
+        _anchorRestOf(alice);
+        Opening memory opening = _opening(alice, 6);
+        assertTrue(arena.anchoredAt(runOf[alice], opening, 1));
+        assertFalse(arena.anchoredAt(runOf[alice], opening, 0));
+        assertFalse(arena.anchoredAt(runOf[alice], opening, 3));
+        assertFalse(arena.verifyOpening(runOf[alice], opening), "not as segment 3");
+        opening.segment.index = 6;
+        assertFalse(arena.anchoredAt(runOf[alice], opening, 1), "nor as segment 6");
+        assertFalse(arena.verifyOpening(runOf[alice], opening));
+        opening.anchorIndex = 2;
+        assertFalse(arena.anchoredAt(runOf[alice], opening, 1));
+        assertFalse(arena.anchoredAt(RunId.wrap(99), opening, 1));
+        assertFalse(arena.verifyOpening(RunId.wrap(99), opening));
+    }
+
+    function _anchorRestOf(address trainer) private {
+        _anchor(trainer, 0, FIRST_ANCHOR);
+        _anchor(trainer, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
+    }
+
+    /* SEVERAL RUNS */
+
+    function test_theRunsOfATrainerGrowApart() public {
+        _warpTo(Phase.Submission);
+        _train(alice);
+        RunId first = runOf[alice];
+        bytes32 before = keccak256(abi.encode(arena.run(first)));
+        _register(alice);
+        _anchor(alice, 0, FIRST_ANCHOR);
+        _declareStop(alice, FIRST_ANCHOR);
+        assertEq(keccak256(abi.encode(arena.run(first))), before);
+        assertEq(arena.runSegments(first), SEGMENTS);
+        assertEq(arena.runSegments(runOf[alice]), FIRST_ANCHOR);
+        assertTrue(arena.verifyOpening(first, _opening(alice, 6)));
+        assertFalse(arena.verifyOpening(runOf[alice], _opening(alice, 6)));
     }
 }

@@ -3,15 +3,17 @@ pragma solidity ^0.8.30;
 
 import {IRuns, Run} from "../../src/interfaces/IRuns.sol";
 import {Anchor, Opening} from "../../src/libraries/Transcript.sol";
-import {Phase, Role, TaskId} from "../../src/types/Types.sol";
+import {Phase, Role, RunId, TaskId} from "../../src/types/Types.sol";
 import {StoryTest} from "../StoryTest.sol";
 
-/// @dev The attack: what was anchored or promised for one job is used again for another (task, chain, trainer or spec),
-/// so that old work passes for new. What the contracts do not see (the states inside a root) is left to the seed, which
-/// differs in every one of these jobs: a verifier's replay leads elsewhere.
+/// @dev The attack: what was anchored or promised for one job is used again for another (task, run, round or spec; of
+/// chains and trainers see SubmissionsTest and ProofTheftTest), so that old work passes for new. What the contracts do
+/// not see (the states inside a root) is left to the seed, which differs in every one of these jobs: a verifier's replay
+/// leads elsewhere.
 contract StaleAnchorTest is StoryTest {
     TaskId private first;
     TaskId private second;
+    RunId private old;
 
     /// @dev Alice's run in one task is finished; the same people have staked in another that begins later.
     function setUp() public override {
@@ -24,26 +26,36 @@ contract StaleAnchorTest is StoryTest {
         _warpTo(Phase.Submission); // of the second: both submission phases are on
         taskId = first;
         _train(alice);
+        old = runOf[alice];
         taskId = second;
     }
 
     function test_anchorsOfAnotherTaskOpenNothing() public {
         _register(alice);
+        _oldOpensNothing();
+    }
+
+    /// @dev Nor those of another run of the same trainer in the same task.
+    function test_anchorsOfAnotherRunOpenNothing() public {
+        taskId = first;
+        _register(alice);
+        _oldOpensNothing();
+    }
+
+    function _oldOpensNothing() private {
+        RunId young = runOf[alice];
         for (uint64 i; i < SEGMENTS; ++i) {
             Opening memory stale = _opening(alice, i);
-            assertTrue(arena.verifyOpening(first, alice, stale));
-            assertFalse(arena.verifyOpening(second, alice, stale));
+            assertTrue(arena.verifyOpening(old, stale));
+            assertFalse(arena.verifyOpening(young, stale));
         }
-        Opening memory branch = _opening(alice, 3);
+        Opening memory branching = _opening(alice, REFERENCE);
         vm.prank(alice);
         vm.expectRevert(IRuns.BadOpeningProof.selector);
-        arena.anchorReference(second, branch);
+        arena.anchorReference(young, branching);
+        _anchor(alice, 0, FIRST_ANCHOR); // the honest twin: anchored for this run
         vm.prank(alice);
-        vm.expectRevert(abi.encodeWithSelector(IRuns.TranscriptIncomplete.selector, 0, SEGMENTS));
-        arena.commitSubmission(second, SALT);
-        _anchor(alice, 0, FIRST_ANCHOR); // the honest twin: anchored for this task
-        vm.prank(alice);
-        arena.anchorReference(second, branch);
+        arena.anchorReference(young, branching);
     }
 
     /// @dev The same roots may be anchored again, but as what they are: promised now, after another beacon.
@@ -51,79 +63,73 @@ contract StaleAnchorTest is StoryTest {
         _mine(100);
         _register(alice);
         _anchor(alice, 0, FIRST_ANCHOR);
-        Run memory old = arena.run(first, alice);
-        Run memory young = arena.run(second, alice);
-        assertEq(young.specDigest, old.specDigest, "even for one spec");
-        assertNotEq(young.beacon.value, old.beacon.value, "the seeds differ");
-        Anchor memory again = arena.anchors(second, alice)[0];
-        assertEq(again.root, arena.anchors(first, alice)[0].root);
+        (Run memory before, Run memory young) = (arena.run(old), _run(alice));
+        assertEq(young.specDigest, before.specDigest, "even for one spec");
+        assertNotEq(young.beacon.value, before.beacon.value, "the seeds differ");
+        Anchor memory again = _anchorsOf(alice)[0];
+        assertEq(again.root, arena.anchors(old)[0].root);
         assertEq(again.blockNumber, block.number);
         assertGt(again.blockNumber, young.beacon.blockNumber);
     }
 
     function test_theSameRootsUnderAnotherSpecAreAnotherTranscript() public {
         vm.prank(alice);
-        arena.registerRun(second, keccak256("another spec"), keccak256("keys"));
+        runOf[alice] = arena.registerRun(second, keccak256("another spec"), keccak256("keys"), _noBase());
         _mine(3);
-        arena.latchBeacon(second, alice);
+        arena.latchBeacon(runOf[alice]);
         _anchor(alice, 0, FIRST_ANCHOR);
         _anchor(alice, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
-        assertNotEq(arena.run(second, alice).transcriptDigest, arena.run(first, alice).transcriptDigest);
+        assertNotEq(_run(alice).transcriptDigest, arena.run(old).transcriptDigest);
     }
 
     /// @dev Alice shows in the second task what she promised in the first; promised anew, the same model stands.
     function test_aPromiseHoldsInItsOwnTaskOnly() public {
         taskId = first;
-        bytes32 stale = _commitmentTo(alice, _model(alice));
+        bytes32 stale = _commitmentTo(alice, _newModel(alice));
         taskId = second;
-        _train(alice);
-        assertEq(arena.run(second, alice).transcriptDigest, arena.run(first, alice).transcriptDigest);
-        uint256 before = vm.snapshotState();
-        vm.prank(alice);
-        arena.commitSubmission(second, stale);
+        _onlyThePromiseMadeAnewIsShown(stale);
+    }
+
+    /// @dev The same from one of her runs to another, both with the same anchors.
+    function test_aPromiseHoldsForItsOwnRunOnly() public {
+        taskId = first;
+        _onlyThePromiseMadeAnewIsShown(_commitmentTo(alice, _newModel(alice)));
+    }
+
+    /// @dev And from one round to the next, of one run.
+    function test_aPromiseHoldsInItsOwnRoundOnly() public {
+        taskId = first;
+        bytes32 stale = _commitmentTo(alice, _newModel(alice));
+        bytes32 model = _newModel(alice);
         vm.warp(_times(1).opensAt);
-        (bytes32 model, string memory cid) = (_model(alice), _cid(alice));
         vm.prank(alice);
-        vm.expectRevert(IRuns.BadReveal.selector);
-        arena.revealSubmission(second, model, cid, SALT);
+        arena.commitSubmission(old, stale);
+        vm.warp(_times(2).opensAt);
+        _revealRefused(2, model);
+    }
+
+    function _onlyThePromiseMadeAnewIsShown(bytes32 stale) private {
+        _train(alice);
+        assertEq(_run(alice).transcriptDigest, arena.run(old).transcriptDigest);
+        bytes32 model = _newModel(alice);
+        uint256 before = vm.snapshotState();
+        RunId young = runOf[alice];
+        vm.prank(alice);
+        arena.commitSubmission(young, stale);
+        vm.warp(_times(1).opensAt);
+        _revealRefused(1, model);
 
         vm.revertToState(before);
         _commitModel(alice, model);
         vm.warp(_times(1).opensAt);
         _revealModel(alice, model);
-        assertTrue(arena.standing(second, alice, 1));
+        assertNotEq(arena.standingOrder(taskId, alice, 1), 0);
     }
 
-    /// @dev A promise copied with all its anchors by another trainer (SubmissionsTest has the one of another chain).
-    function test_aPromiseHoldsForItsOwnTrainerOnly() public {
-        Run memory alices = arena.run(first, alice);
-        taskId = first;
-        bytes32 stale = _commitmentTo(alice, _model(alice));
-        vm.prank(bob);
-        arena.registerRun(first, alices.specDigest, alices.keyRoot);
-        _mine(3);
-        arena.latchBeacon(first, bob);
-        Anchor[] memory copied = arena.anchors(first, alice);
-        for (uint256 k; k < copied.length; ++k) {
-            vm.prank(bob);
-            arena.anchor(first, copied[k].first, copied[k].count, copied[k].root);
-        }
-        Opening memory branch = _opening(alice, 3);
-        vm.prank(bob);
-        arena.anchorReference(first, branch);
-        _mine(3);
-        arena.latchMark(first, bob);
-        assertEq(arena.run(first, bob).transcriptDigest, alices.transcriptDigest, "a perfect copy");
-        assertNotEq(arena.run(first, bob).beacon.value, alices.beacon.value, "but of another seed");
-        vm.prank(bob);
-        arena.commitSubmission(first, stale);
-        _commitModel(alice, _model(alice));
-        vm.warp(_times(1).opensAt);
-        (bytes32 model, string memory cid) = (_model(alice), _cid(alice));
-        vm.prank(bob);
+    function _revealRefused(uint16 round, bytes32 model) private {
+        string memory cid = _cid(alice);
+        vm.prank(alice);
         vm.expectRevert(IRuns.BadReveal.selector);
-        arena.revealSubmission(first, model, cid, SALT);
-        _revealModel(alice, model);
-        assertTrue(arena.standing(first, alice, 1));
+        arena.revealSubmission(taskId, round, REFERENCE, model, cid, SALT);
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {IChallengeManager} from "../../src/interfaces/IChallengeManager.sol";
+import {ICaseRules} from "../../src/interfaces/ICaseRules.sol";
 import {IRuns, Run} from "../../src/interfaces/IRuns.sol";
 import {Opening} from "../../src/libraries/Transcript.sol";
-import {CaseId, Phase, Verdict} from "../../src/types/Types.sol";
+import {CaseId, Phase, RunId, Verdict} from "../../src/types/Types.sol";
 import {StoryTest} from "../StoryTest.sol";
 import {Tree} from "../helpers/Tree.sol";
 
@@ -19,45 +19,53 @@ contract TruncatedLogTest is StoryTest {
 
     /* TRUNCATION */
 
-    /// @dev Only a declared stop makes a run shorter (EarlyStopTest).
-    function test_aTruncatedLogIsNotSubmitted() public {
+    /// @dev Only a declared stop makes a run shorter (EarlyStopTest); a log that ends in silence is not in the final.
+    function test_aTruncatedLogDoesNotStandInTheFinalRound() public {
         _register(mallory);
-        _anchor(mallory, 0, FIRST_ANCHOR);
-        vm.startPrank(mallory);
-        arena.anchorReference(taskId, _opening(mallory, 3));
-        _mine(3);
-        arena.latchMark(taskId, mallory);
-        vm.expectRevert(abi.encodeWithSelector(IRuns.TranscriptIncomplete.selector, FIRST_ANCHOR, SEGMENTS));
-        arena.commitSubmission(taskId, SALT);
-        assertTrue(arena.abandoned(taskId, mallory), "and its stake pays for it");
-        vm.stopPrank();
-
+        _anchorSome(mallory);
         _train(alice);
-        _commitModel(alice, _model(alice));
+        _commitNewModel(mallory);
+        _commitNewModel(alice);
+        vm.warp(_times(1).opensAt);
+        _revealModel(mallory, _model(mallory));
+        _revealModel(alice, _model(alice));
+        assertEq(arena.standingOrder(taskId, mallory, FINAL), 0);
+        assertEq(arena.standingOrder(taskId, alice, FINAL), 2);
     }
 
     /// @dev All is anchored, but the promised submission is of the first part. The Arena hashes the digest that it holds.
     function test_aDroppedTailIsNotWhatWasAnchored() public {
         _register(mallory);
-        _anchor(mallory, 0, FIRST_ANCHOR);
-        bytes32 firstPart = _commitmentTo(mallory, _model(mallory));
-        vm.startPrank(mallory);
-        arena.anchorReference(taskId, _opening(mallory, 3));
-        vm.stopPrank();
-        _anchor(mallory, FIRST_ANCHOR, SEGMENTS - FIRST_ANCHOR);
-        _mine(3);
-        arena.latchMark(taskId, mallory);
+        _anchorSome(mallory);
+        bytes32 model = _newModel(mallory);
+        bytes32 firstPart = _commitmentTo(mallory, model);
+        _anchorRest(mallory);
+        RunId runId = runOf[mallory];
         vm.prank(mallory);
-        arena.commitSubmission(taskId, firstPart);
+        arena.commitSubmission(runId, firstPart);
         _train(alice);
-        _commitModel(alice, _model(alice));
+        _commitNewModel(alice);
 
+        vm.warp(_times(1).opensAt);
+        string memory cid = _cid(mallory);
+        vm.prank(mallory);
+        vm.expectRevert(IRuns.BadReveal.selector);
+        arena.revealSubmission(taskId, 1, REFERENCE, model, cid, SALT);
+        _revealModel(alice, _model(alice));
+    }
+
+    /// @dev Anchored after the promise, and claimed to be of it: the branch must lie in what was anchored before.
+    function test_aTailThatGrewLaterIsNotOfThePromise() public {
+        _register(mallory);
+        _anchorSome(mallory);
+        _commitNewModel(mallory);
+        _anchorRest(mallory);
         vm.warp(_times(1).opensAt);
         (bytes32 model, string memory cid) = (_model(mallory), _cid(mallory));
         vm.prank(mallory);
-        vm.expectRevert(IRuns.BadReveal.selector);
-        arena.revealSubmission(taskId, model, cid, SALT);
-        _revealModel(alice, _model(alice));
+        vm.expectRevert(abi.encodeWithSelector(IRuns.BadBranch.selector, REFERENCE, FIRST_ANCHOR));
+        arena.revealSubmission(taskId, 1, SEGMENTS - 1, model, cid, SALT);
+        _revealModel(mallory, model); // the honest twin: from where it did leave the trunk
     }
 
     /// @dev The count is promised apart from the root: an anchor that holds fewer or more leaves than it says opens none.
@@ -67,13 +75,14 @@ contract TruncatedLogTest is StoryTest {
             _register(trainer);
             bytes32[] memory leaves = _leaves(trainer, 0, size);
             bytes32 root = Tree.root(leaves);
+            RunId runId = runOf[trainer];
             vm.prank(trainer);
-            arena.anchor(taskId, 0, FIRST_ANCHOR, root);
+            arena.anchor(runId, 0, FIRST_ANCHOR, root);
             for (uint64 i; i < size; ++i) {
                 Opening memory opening = _opening(trainer, i);
                 opening.siblings = Tree.siblings(leaves, i);
                 opening.anchorIndex = 0;
-                assertEq(arena.verifyOpening(taskId, trainer, opening), size == FIRST_ANCHOR);
+                assertEq(arena.verifyOpening(runId, opening), size == FIRST_ANCHOR);
             }
         }
     }
@@ -82,23 +91,32 @@ contract TruncatedLogTest is StoryTest {
 
     function test_noSegmentIsAnchoredTwice() public {
         _train(mallory);
-        Run memory before = arena.run(taskId, mallory);
+        Run memory before = _run(mallory);
+        RunId runId = runOf[mallory];
         segmentsOf[mallory][6].endDigest = keccak256("the other history");
         for (uint64 first; first < SEGMENTS; ++first) {
             bytes32 root = Tree.root(_leaves(mallory, first, SEGMENTS - first));
             vm.prank(mallory);
             vm.expectRevert(abi.encodeWithSelector(IRuns.BadAnchor.selector, SEGMENTS, SEGMENTS));
-            arena.anchor(taskId, first, SEGMENTS - first, root);
+            arena.anchor(runId, first, SEGMENTS - first, root);
         }
-        assertEq(keccak256(abi.encode(arena.run(taskId, mallory))), keccak256(abi.encode(before)));
+        assertEq(keccak256(abi.encode(_run(mallory))), keccak256(abi.encode(before)));
         assertEq(_anchorsOf(mallory).length, 2);
     }
 
-    function test_aSecondRunOfTheJobIsRefused() public {
+    /// @dev The other history is another run: of another seed, at the price of another bond, and each opens its own only.
+    function test_aSecondHistoryIsASecondRun() public {
         _train(mallory);
-        vm.prank(mallory);
-        vm.expectRevert(abi.encodeWithSelector(IRuns.RunExists.selector, mallory));
-        arena.registerRun(taskId, keccak256("another spec"), keccak256("other keys"));
+        RunId first = runOf[mallory];
+        Opening memory mine = _opening(mallory, 6);
+        segmentsOf[mallory][6].endDigest = keccak256("the other history");
+        _train(mallory);
+        RunId second = runOf[mallory];
+        Opening memory other = _opening(mallory, 6);
+        assertNotEq(arena.run(first).beacon.value, arena.run(second).beacon.value);
+        assertEq(token.balanceOf(address(arena)), 2 * uint256(_pay().runBond));
+        assertTrue(arena.verifyOpening(first, mine) && arena.verifyOpening(second, other));
+        assertFalse(arena.verifyOpening(first, other) || arena.verifyOpening(second, mine));
     }
 
     /// @dev Mallory answers a case from the history that she did not anchor; Alice from the one she did.
@@ -110,11 +128,11 @@ contract TruncatedLogTest is StoryTest {
         }
         Opening[] memory openings = _drawnOpenings(caseId, mallory);
         vm.prank(mallory);
-        vm.expectRevert(abi.encodeWithSelector(IChallengeManager.BadOpening.selector, 0));
+        vm.expectRevert(abi.encodeWithSelector(ICaseRules.BadOpening.selector, 0));
         manager.respond(caseId, openings, "");
         CaseId twin = _openAndLatch(vera, alice);
         _respond(twin, alice);
-        vm.warp(block.timestamp + 4 hours);
+        vm.warp(block.timestamp + _court().answerWindow);
         manager.settle(caseId);
         assertEq(uint256(manager.caseOf(caseId).verdict), uint256(Verdict.Upheld));
     }

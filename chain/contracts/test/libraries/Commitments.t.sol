@@ -3,27 +3,31 @@ pragma solidity ^0.8.30;
 
 import {Test} from "forge-std/Test.sol";
 
+import {Charge} from "../../src/interfaces/IChallengeManager.sol";
 import {Commitments} from "../../src/libraries/Commitments.sol";
-import {CaseId, TaskId} from "../../src/types/Types.sol";
+import {CaseId, Ground, RunId, TaskId} from "../../src/types/Types.sol";
 
 contract Committer {
-    function submission(
-        TaskId taskId,
-        address who,
-        bytes32 model,
-        bytes32 transcript,
-        string calldata cid,
-        bytes32 salt
-    ) external view returns (bytes32) {
-        return Commitments.submission(taskId, who, model, transcript, cid, salt);
+    function submission(bytes32 model, bytes32 transcript, bytes32 cid, bytes32 salt) external view returns (bytes32) {
+        return Commitments.submission(
+            TaskId.wrap(7), address(0xA11C), RunId.wrap(11), 4, 5, model, transcript, cid, salt
+        );
     }
 
-    function scores(TaskId taskId, uint256 round, address who, uint16[] calldata values, bytes32 salt)
+    function scores(TaskId taskId, uint16 round, address who, bytes calldata row, bytes32 salt)
         external
         view
         returns (bytes32)
     {
-        return Commitments.scores(taskId, round, who, values, salt);
+        return Commitments.scores(taskId, round, who, row, salt);
+    }
+
+    function charge(TaskId taskId, address challenger, Charge calldata charge_, bytes32 salt)
+        external
+        view
+        returns (bytes32)
+    {
+        return Commitments.charge(taskId, challenger, charge_, salt);
     }
 
     function vote(CaseId caseId, address juror, bool uphold, bytes32 reproduction, bytes32 salt)
@@ -51,15 +55,21 @@ contract CommitmentsTest is Test {
     }
 
     function test_submission() public view {
-        bytes32 digest = AT.submission(TaskId.wrap(7), WHO, _filled(1), _filled(2), "bafy-model", _filled(3));
-        assertEq(digest, 0xe3cf99d444a6620e45091266ad111171f958840958b85c7e0382b46b240738dc);
+        bytes32 digest = AT.submission(_filled(1), _filled(2), sha256("bafy-model"), _filled(3));
+        assertEq(digest, 0x8554e15ec41c80237f6c633d733ab5c480f364cb1e3c8a8b2d59aba9d049f786);
     }
 
     function test_scores() public view {
-        uint16[] memory values = new uint16[](3);
-        (values[0], values[1], values[2]) = (10_000, 0, 258);
-        bytes32 digest = AT.scores(TaskId.wrap(7), 2, WHO, values, _filled(3));
+        bytes32 digest = AT.scores(TaskId.wrap(7), 2, WHO, hex"271000000102", _filled(3));
         assertEq(digest, 0x48495687c05de2a63018147004ea47f6f90e216be3279db06500ee0527506ab6);
+    }
+
+    function test_charge() public view {
+        uint64[] memory named = new uint64[](2);
+        named[0] = 6;
+        Charge memory charge = Charge(address(0xB0B), 2, Ground.Watermark, RunId.wrap(11), _filled(5), named);
+        bytes32 digest = AT.charge(TaskId.wrap(7), WHO, charge, _filled(3));
+        assertEq(digest, 0xb182b1547cf0a322a65ede8659aa0fb5aea14bf12eab36c11d6c0b652493aa4a);
     }
 
     function test_vote() public view {
