@@ -1,6 +1,6 @@
 """The chain side of AIArena: contracts, clients, accounts, the embedded chain. Never imports torch.
 
-Start with :class:`EmbeddedChain` (or any web3 connection), :func:`deploy` the five contracts once, and act through an
+Start with :class:`EmbeddedChain` (or any web3 connection), :func:`deploy` the six contracts once, and act through an
 :class:`ArenaClient`::
 
     chain = EmbeddedChain()
@@ -9,12 +9,14 @@ Start with :class:`EmbeddedChain` (or any web3 connection), :func:`deploy` the f
     client = ArenaClient(chain.web3, deployment, creator)
     client.token.transfer(alice.address, tokens(1_000))
 
-``client.vault`` holds stakes, ``client.arena`` tasks, runs, scores and settlement, ``client.escrow`` rewards,
-``client.challenges`` cases. A trainer's recorder anchors through :class:`RunAnchorer`; a verifier reads what the chain
-holds of a run by :func:`read_run`. :mod:`chain.rewards` and :mod:`chain.delegation` are the reward mechanism as plain
-arithmetic, against which the contracts are tested; :mod:`chain.commitments` what is promised before it is shown;
-:mod:`chain.eip712` the signature under a proof; :mod:`chain.networks` the networks there are. Every failure is a
-:class:`ChainError`.
+``client.vault`` holds stakes, ``client.arena`` tasks, runs and submissions, ``client.scoring`` scores and settlement,
+``client.escrow`` rewards, ``client.challenges`` cases. A trainer's recorder anchors through :class:`RunAnchorer`; a
+verifier reads what the chain holds of a run by :func:`read_run`. :mod:`chain.terms` are a task's terms;
+:mod:`chain.rewards` and :mod:`chain.delegation` are the reward mechanism as plain arithmetic, against which the
+contracts are tested; :mod:`chain.commitments` what is promised before it is shown; :mod:`chain.eip712` the signature
+under a proof; :mod:`chain.networks` the networks there are, :mod:`chain.anvil` a local one with a node of its own;
+:mod:`chain.signers` who signs, :mod:`chain.quote` what it will cost, and :mod:`chain.journal` what is written down
+before, so that nothing is done twice. Every failure is a :class:`ChainError`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ if TYPE_CHECKING:
     from chain.deployment import Deployment, deploy
     from chain.devnet import EmbeddedChain
     from chain.errors import ChainError, ContractReverted, WrongChain
-    from chain.types import Phase, Role, TaskConfig, tokens
+    from chain.terms import TaskConfig
+    from chain.types import Phase, Role, tokens
 
 _HOMES = {
     "Account": "accounts",
@@ -42,7 +45,7 @@ _HOMES = {
     "Phase": "types",
     "Role": "types",
     "RunAnchorer": "anchoring",
-    "TaskConfig": "types",
+    "TaskConfig": "terms",
     "WrongChain": "errors",
     "deploy": "deployment",
     "read_run": "anchoring",

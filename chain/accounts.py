@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 from eth_account import Account as _Account
 from eth_account.signers.local import LocalAccount
+from eth_typing import ChecksumAddress
+from eth_utils.address import to_checksum_address
 
 from chain.errors import BadKey
 
@@ -69,6 +71,16 @@ def dev_account(index: int) -> Account:
     Anyone can compute these keys. They are for the embedded chain and for tests only.
     """
     return _local(hashlib.sha256(f"{DEV_KEY_DOMAIN}/{index}".encode("ascii")).digest())
+
+
+def parse_address(text: str) -> ChecksumAddress:
+    """The address that ``text`` names: ``0x`` and 40 hex digits. Raises ``ValueError`` for anything else, and for
+    capitals that do not check (EIP-55); all small or all capital letters are not checked."""
+    digits = text.removeprefix("0x")
+    address = to_checksum_address("0x" + digits)  # ValueError unless these are 40 hex digits
+    if not text.startswith("0x") or (digits not in (digits.lower(), digits.upper()) and text != address):
+        raise ValueError("no address, or its capitals do not check")
+    return address
 
 
 def _local(key: bytes) -> Account:

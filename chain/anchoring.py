@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,16 +16,16 @@ T = TypeVar("T")
 
 
 class RunAnchorer:
-    """Anchors the segments of the client's run in a task; the anchoring protocol of ``pol.Recorder``.
+    """Anchors the segments of one of the client's runs; the anchoring protocol of ``pol.Recorder``.
 
     A call whose answer was lost can simply be made again: each looks first at what the chain holds, and nothing is
     anchored or declared twice. :class:`NetworkUnavailable` (a :class:`pol.errors.Unreachable`) says to call again
     later; any other :class:`ChainError` is a refusal. Send nothing else from the account at the same time.
     """
 
-    def __init__(self, client: ArenaClient, task_id: int) -> None:
+    def __init__(self, client: ArenaClient, run_id: int) -> None:
         self._client = client
-        self._task_id = task_id
+        self._run_id = run_id
 
     def anchor(self, first: int, count: int, root: bytes) -> Anchor:
         """Promise segments [first, first + count) by their Merkle root (32 bytes); returns once it is mined."""
@@ -37,30 +37,30 @@ class RunAnchorer:
             return next((held for held in self.held() if (held.first, held.count, held.root) == wanted), None)
 
         def send() -> Anchor:
-            receipt = self._client.arena.anchor(self._task_id, first, count, root)
+            receipt = self._client.arena.anchor(self._run_id, first, count, root)
             return Anchor(first=first, count=count, root=root, block=receipt.block, tx=receipt.tx)
 
         return self._once(find, send)
 
     def held(self) -> tuple[Anchor, ...]:
         """The anchors that the chain holds of the run, oldest first."""
-        return _anchors(self._client, self._task_id, self._client.address)
+        return _anchors(self._client, self._run_id)
 
     def stop(self, segments: int) -> Stop:
         """Declare that the run ends early, with the ``segments`` anchored so far; returns once it is mined."""
 
         def find() -> Stop | None:
-            stop = _stop(self._client, self._task_id, self._client.address, self._run())
+            stop = _stop(self._client, self._run_id, self._run())
             return stop if stop and stop.segments == segments else None
 
         def send() -> Stop:
-            receipt = self._client.arena.declare_stop(self._task_id, segments)
+            receipt = self._client.arena.declare_stop(self._run_id, segments)
             return Stop(segments=segments, block=receipt.block, tx=receipt.tx)
 
         return self._once(find, send)
 
     def _run(self) -> Run:
-        return self._client.arena.run(self._task_id, self._client.address)
+        return self._client.arena.run(self._run_id)
 
     def _once(self, find: Callable[[], T | None], send: Callable[[], T]) -> T:
         """What ``find`` sees on chain, or else what ``send`` puts there.
@@ -88,17 +88,18 @@ class RunAnchorer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """What a trainer promised and showed. The model's digest and CID are ``None`` until it is revealed.
+class SubmittedModel:
+    """What a trainer promised in a round, and showed: branch, digest and CID are ``None`` until it is revealed.
 
     ``order`` is its place among all commitments of the task, from 1; ``struck`` means that an earlier commitment to
     the same model came to light.
     """
 
-    commitment: bytes
-    order: int
     round: int
+    order: int
+    commitment: bytes
     struck: bool
+    branch: int | None
     model_digest: bytes | None
     model_cid: str | None
 
@@ -109,15 +110,17 @@ class ChainRun:
 
     ``beacon`` seeds the run, ``mark`` draws the watermark's bits. ``stopped`` is ``None`` unless the trainer declared
     that the run ends early, ``reference_segment`` and ``reference_digest`` are ``None`` until it has named the state
-    that the watermark goes into, ``submission`` until it has committed.
+    that the watermark goes into. ``submissions`` are those of the run, at most one a round, oldest first.
     """
 
     chain_id: int
     arena: str
     task_id: int
+    run_id: int
     trainer: str
     spec_digest: bytes
     key_root: bytes
+    base_digest: bytes
     beacon: Beacon
     mark: Beacon
     anchors: tuple[Anchor, ...]
@@ -125,52 +128,55 @@ class ChainRun:
     stopped: Stop | None
     reference_segment: int | None
     reference_digest: bytes | None
-    submission: Submission | None
+    submissions: tuple[SubmittedModel, ...]
 
 
-def read_run(client: ArenaClient, task_id: int, trainer: str) -> ChainRun:
-    """Read a run and the transactions of its anchors; raises :class:`ChainError` if the trainer registered none."""
-    run = client.arena.run(task_id, trainer)
-    if not run.registered:
-        raise ChainError(f"{trainer} has registered no run in task {task_id}: check the task, trainer and deployment")
-    anchors = _anchors(client, task_id, trainer)
+def read_run(client: ArenaClient, run_id: int) -> ChainRun:
+    """Read a run, the transactions of its anchors and its submissions; refused with ``UnknownRun``."""
+    run = client.arena.run(run_id)
     referenced = run.mark.block != 0
-    submission = None
-    if run.commit_order:
-        submission = Submission(
-            commitment=run.commitment,
-            order=run.commit_order,
-            round=run.round,
-            struck=run.struck,
-            model_digest=run.model_digest if run.revealed else None,
-            model_cid=_model_cid(client, task_id, trainer, anchors[-1].block) if run.revealed else None,
-        )
     return ChainRun(
         chain_id=client.deployment.chain_id,
         arena=client.deployment.arena,
-        task_id=task_id,
-        trainer=trainer,
+        task_id=run.task_id,
+        run_id=run_id,
+        trainer=run.trainer,
         spec_digest=run.spec_digest,
         key_root=run.key_root,
+        base_digest=run.base_digest,
         beacon=run.beacon,
         mark=run.mark,
-        anchors=anchors,
+        anchors=_anchors(client, run_id),
         transcript_digest=run.transcript_digest,
-        stopped=_stop(client, task_id, trainer, run),
+        stopped=_stop(client, run_id, run),
         reference_segment=run.reference_segment if referenced else None,
         reference_digest=run.reference_digest if referenced else None,
-        submission=submission,
+        submissions=tuple(_submissions(client, run_id, run)),
     )
 
 
-def _anchors(client: ArenaClient, task_id: int, trainer: str) -> tuple[Anchor, ...]:
-    held = client.arena.anchors(task_id, trainer)
+def _submissions(client: ArenaClient, run_id: int, run: Run) -> Iterator[SubmittedModel]:
+    rounds = client.arena.task_config(run.task_id).clock.rounds
+    for round_ in range(1, min(rounds, client.arena.current_round(run.task_id)) + 1):
+        held = client.arena.submission(run.task_id, run.trainer, round_)
+        if held.committed and held.run_id == run_id:
+            yield SubmittedModel(
+                round=round_,
+                order=held.order,
+                commitment=held.commitment,
+                struck=held.struck,
+                branch=held.branch if held.revealed else None,
+                model_digest=held.model_digest if held.revealed else None,
+                model_cid=_model_cid(client, run, round_) if held.revealed else None,
+            )
+
+
+def _anchors(client: ArenaClient, run_id: int) -> tuple[Anchor, ...]:
+    held = client.arena.anchors(run_id)
     if not held:
         return ()
     # The contract keeps the blocks, so only those between the first and the last are searched for transactions.
-    events = client.arena.events(
-        "Anchored", first_block=held[0].block, last_block=held[-1].block, taskId=task_id, trainer=trainer
-    )
+    events = client.arena.events("Anchored", first_block=held[0].block, last_block=held[-1].block, runId=run_id)
     txs = {event.args["anchorIndex"]: event.tx for event in events}
     if set(txs) != set(range(len(held))):
         raise ChainError(f"the node knows {len(txs)} of {len(held)} anchor transactions: use one that keeps old events")
@@ -180,20 +186,20 @@ def _anchors(client: ArenaClient, task_id: int, trainer: str) -> tuple[Anchor, .
     )
 
 
-def _stop(client: ArenaClient, task_id: int, trainer: str, run: Run) -> Stop | None:
+def _stop(client: ArenaClient, run_id: int, run: Run) -> Stop | None:
     if not run.stopped:
         return None
     block = run.stop_block
-    events = client.arena.events("RunStopped", first_block=block, last_block=block, taskId=task_id, trainer=trainer)
+    events = client.arena.events("RunStopped", first_block=block, last_block=block, runId=run_id)
     if not events:
-        raise ChainError(f"the node knows no transaction in which {trainer} stopped: use one that keeps old events")
+        raise ChainError(f"the node knows no transaction in which run {run_id} stopped: use one that keeps old events")
     return Stop(segments=run.stopped, block=block, tx=events[0].tx)
 
 
-def _model_cid(client: ArenaClient, task_id: int, trainer: str, first_block: int) -> str:
+def _model_cid(client: ArenaClient, run: Run, round_: int) -> str:
     events: list[Event] = client.arena.events(
-        "SubmissionRevealed", first_block=first_block, taskId=task_id, trainer=trainer
+        "SubmissionRevealed", first_block=run.beacon.block, taskId=run.task_id, trainer=run.trainer, round=round_
     )
     if not events:
-        raise ChainError(f"the node knows no reveal of {trainer}: use one that keeps old events")
+        raise ChainError(f"the node knows no reveal of {run.trainer}: use one that keeps old events")
     return str(events[-1].args["modelCid"])

@@ -1,45 +1,35 @@
-"""Tasks, runs, submissions, scores and settlement: the Arena."""
+"""Tasks, runs and submissions: the Arena."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chain.commitments import Site, scores_commitment, submission_commitment
+from chain.commitments import Site, submission_commitment
 from chain.contract import ContractClient, Receipt
 from chain.errors import ChainError
+from chain.terms import Clock, Court, Pay, PhaseTimes, RoundTimes, TaskConfig, Work
 from chain.token import Token
-from chain.types import (
-    Beacon,
-    ChainAnchor,
-    Opening,
-    Phase,
-    PhaseTimes,
-    Result,
-    RoundTimes,
-    Run,
-    TaskConfig,
-    from_abi,
-    to_abi,
-)
+from chain.types import BaseModel, ChainAnchor, Opening, Phase, Run, Submission, from_abi, to_abi
+
+NO_BASE = BaseModel()
 
 
 @dataclass(frozen=True)
 class Arena(ContractClient):
-    """Client of the Arena contract. Rounds count from 1; round 3 is the final validation."""
+    """Client of the Arena contract. Rounds count from 1 to the task's ``rounds``; the final one comes after."""
 
     token: Token
 
     @property
     def site(self) -> Site:
-        """Where submissions and scores are promised, for :mod:`chain.commitments`."""
+        """Where submissions are promised, for :mod:`chain.commitments`."""
         return Site(self.connection.web3.eth.chain_id, self.address)
 
     # Tasks
 
     def create_task(self, config: TaskConfig, metadata_cid: str) -> int:
-        """Publish a task and pay its budget in (approved first); returns its id. Nobody can change it afterwards."""
-        self.token.ensure_allowance(self.address, config.budget)
+        """Publish a task and pay budget and deposit in (approved first); returns its id. Nobody can change it after."""
+        self.token.ensure_allowance(self.address, config.cost)
         receipt = self.send("createTask", to_abi(config), metadata_cid)
         return int(receipt.event("TaskCreated").args["taskId"])
 
@@ -48,8 +38,13 @@ class Arena(ContractClient):
         return int(self.call("taskCount"))
 
     def task_config(self, task_id: int) -> TaskConfig:
-        """The terms; refused with ``UnknownTask``."""
-        return from_abi(TaskConfig, self.call("taskConfig", task_id))
+        """All terms; refused with ``UnknownTask``."""
+        return TaskConfig(
+            clock=from_abi(Clock, self.call("clock", task_id)),
+            work=from_abi(Work, self.call("work", task_id)),
+            pay=from_abi(Pay, self.call("pay", task_id)),
+            court=from_abi(Court, self.call("court", task_id)),
+        )
 
     def creator_of(self, task_id: int) -> str:
         """Who published the task."""
@@ -63,6 +58,10 @@ class Arena(ContractClient):
         """When the phases begin."""
         return from_abi(PhaseTimes, self.call("phaseTimes", task_id))
 
+    def current_round(self, task_id: int) -> int:
+        """The round at the latest block's time: 0 in registration, and the final one from the last's end on."""
+        return int(self.call("currentRound", task_id))
+
     def round_times(self, task_id: int, round_: int) -> RoundTimes:
         """When the windows of a round begin."""
         return from_abi(RoundTimes, self.call("roundTimes", task_id, round_))
@@ -71,133 +70,119 @@ class Arena(ContractClient):
         """Segments that the task promises."""
         return int(self.call("segmentCount", task_id))
 
-    # Runs and submissions
+    # Runs
 
-    def register_run(self, task_id: int, spec_digest: bytes, key_root: bytes) -> Receipt:
-        """Promise a run, and thereby the block that seeds it."""
-        return self.send("registerRun", task_id, spec_digest, key_root)
+    def register_run(
+        self, task_id: int, spec_digest: bytes, key_root: bytes, bond: int, base: BaseModel = NO_BASE
+    ) -> int:
+        """Promise a run, and thereby the block that seeds it; returns the run's id.
 
-    def latch_beacon(self, task_id: int, trainer: str) -> bytes:
+        Approves and pays ``bond`` (the task's ``pay.run_bond``, wei). ``base`` is the model that training starts from,
+        and its path in the task's list.
+        """
+        self.token.ensure_allowance(self.address, bond)
+        receipt = self.send("registerRun", task_id, spec_digest, key_root, to_abi(base))
+        return int(receipt.event("RunRegistered").args["runId"])
+
+    def latch_beacon(self, run_id: int) -> bytes:
         """Store the hash of the block promised at registration, and return it; anyone may."""
-        return bytes(self.send("latchBeacon", task_id, trainer).event("BeaconLatched").args["beacon"])
+        return bytes(self.send("latchBeacon", run_id).event("BeaconLatched").args["beacon"])
 
-    def anchor(self, task_id: int, first: int, count: int, root: bytes) -> Receipt:
-        """Promise segments [first, first + count) of the client's trunk by their Merkle root."""
-        return self.send("anchor", task_id, first, count, root)
+    def anchor(self, run_id: int, first: int, count: int, root: bytes) -> Receipt:
+        """Promise segments [first, first + count) of the run's trunk by their Merkle root."""
+        return self.send("anchor", run_id, first, count, root)
 
-    def declare_stop(self, task_id: int, segments: int) -> Receipt:
-        """Declare that the client's run ends early, with the ``segments`` anchored so far. Once, and for good."""
-        return self.send("declareStop", task_id, segments)
+    def declare_stop(self, run_id: int, segments: int) -> Receipt:
+        """Declare that the run ends early, with the ``segments`` anchored so far. Once, and for good."""
+        return self.send("declareStop", run_id, segments)
 
-    def anchor_reference(self, task_id: int, opening: Opening) -> Receipt:
+    def anchor_reference(self, run_id: int, opening: Opening) -> Receipt:
         """Name the anchored end state that the watermark goes into, and thereby the block that draws its bits."""
-        return self.send("anchorReference", task_id, opening.to_abi())
+        return self.send("anchorReference", run_id, opening.to_abi())
 
-    def latch_mark(self, task_id: int, trainer: str) -> bytes:
+    def latch_mark(self, run_id: int) -> bytes:
         """Store the hash of the block promised with the reference, and return it; anyone may."""
-        return bytes(self.send("latchMark", task_id, trainer).event("MarkLatched").args["mark"])
+        return bytes(self.send("latchMark", run_id).event("MarkLatched").args["mark"])
+
+    def void_run(self, run_id: int) -> Receipt:
+        """Burn the bond of a run that came to nothing; anyone may."""
+        return self.send("voidRun", run_id)
+
+    def release_run_bond(self, run_id: int) -> Receipt:
+        """Take the bond of the client's run back, when the task is closed."""
+        return self.send("releaseRunBond", run_id)
+
+    def run(self, run_id: int) -> Run:
+        """Everything the Arena holds of a run; refused with ``UnknownRun``."""
+        return from_abi(Run, self.call("run", run_id))
+
+    def runs_of(self, task_id: int, trainer: str) -> tuple[int, ...]:
+        """The ids of the trainer's runs in a task, in the order registered."""
+        return tuple(self.call("runsOf", task_id, trainer))
+
+    def anchors(self, run_id: int) -> tuple[ChainAnchor, ...]:
+        """The run's anchors, in order."""
+        return tuple(from_abi(ChainAnchor, row) for row in self.call("anchors", run_id))
+
+    def run_segments(self, run_id: int) -> int:
+        """Segments of the whole run: all that the task promises, or those it was declared to end with."""
+        return int(self.call("runSegments", run_id))
+
+    def verify_opening(self, run_id: int, opening: Opening) -> bool:
+        """Whether the opened segment is the one anchored there, at the steps the task's terms give it."""
+        return bool(self.call("verifyOpening", run_id, opening.to_abi()))
+
+    def anchored_at(self, run_id: int, opening: Opening, position: int) -> bool:
+        """Whether the opened segment, whatever it says of itself, was anchored at leaf ``position`` of its anchor."""
+        return bool(self.call("anchoredAt", run_id, opening.to_abi(), position))
+
+    # Submissions
 
     def commit_submission(
-        self, task_id: int, *, model_digest: bytes, transcript_digest: bytes, model_cid: str, salt: bytes
+        self, run_id: int, *, branch: int, model_digest: bytes, model_cid: str, salt: bytes
     ) -> Receipt:
-        """Promise the client's model in the current round. Keep all four values: the reveal needs them.
+        """Promise the client's model of the current round, which leaves the run's trunk after segment ``branch``.
 
-        Raises :class:`ChainError` if ``transcript_digest`` is not what the Arena holds: such a promise could never be
-        shown.
+        Keep all four values, and the round: the reveal needs them. What is promised is of the segments anchored now.
+        Raises :class:`ChainError` if the round ended on the way: then this promise can never be shown.
         """
-        trainer = self.connection.sender()
-        held = self.run(task_id, trainer).transcript_digest
-        if held != transcript_digest:
-            raise ChainError(
-                f"the Arena holds transcript digest 0x{held.hex()} for {trainer}, the proof has "
-                f"0x{transcript_digest.hex()}: anchor this proof's segments first, and no others"
-            )
+        run = self.run(run_id)
+        round_ = self.current_round(run.task_id)
         commitment = submission_commitment(
             self.site,
-            task_id,
-            trainer,
+            run.task_id,
+            self.connection.sender(),
+            run_id=run_id,
+            round_=round_,
+            branch=branch,
             model_digest=model_digest,
-            transcript_digest=transcript_digest,
+            transcript_digest=run.transcript_digest,
             model_cid=model_cid,
             salt=salt,
         )
-        return self.send("commitSubmission", task_id, commitment)
+        receipt = self.send("commitSubmission", run_id, commitment)
+        taken = receipt.event("SubmissionCommitted").args["round"]
+        if taken != round_:
+            raise ChainError(
+                f"round {round_} ended while the promise was on its way, and round {taken} took it: it cannot be "
+                "shown; submit again in the next round, and earlier"
+            )
+        return receipt
 
-    def reveal_submission(self, task_id: int, *, model_digest: bytes, model_cid: str, salt: bytes) -> Receipt:
-        """Show the promised model, in the window after the round it was committed in."""
-        return self.send("revealSubmission", task_id, model_digest, model_cid, salt)
+    def reveal_submission(
+        self, task_id: int, round_: int, *, branch: int, model_digest: bytes, model_cid: str, salt: bytes
+    ) -> Receipt:
+        """Show the model promised in ``round_``, in the window after it."""
+        return self.send("revealSubmission", task_id, round_, branch, model_digest, model_cid, salt)
 
-    def run(self, task_id: int, trainer: str) -> Run:
-        """Everything the Arena holds of a run; all zero if there is none."""
-        return from_abi(Run, self.call("run", task_id, trainer))
+    def submission(self, task_id: int, trainer: str, round_: int) -> Submission:
+        """What the trainer committed in a round; all zero if nothing."""
+        return from_abi(Submission, self.call("submission", task_id, trainer, round_))
 
-    def anchors(self, task_id: int, trainer: str) -> tuple[ChainAnchor, ...]:
-        """The run's anchors, in order."""
-        return tuple(from_abi(ChainAnchor, row) for row in self.call("anchors", task_id, trainer))
+    def standing_order(self, task_id: int, trainer: str, round_: int) -> int:
+        """Commit order of the trainer's model that stands in a round; 0 = none."""
+        return int(self.call("standingOrder", task_id, trainer, round_))
 
-    def run_segments(self, task_id: int, trainer: str) -> int:
-        """Segments of the trainer's whole run: all that the task promises, or those it was declared to end with."""
-        return int(self.call("runSegments", task_id, trainer))
-
-    def standing(self, task_id: int, trainer: str, round_: int) -> bool:
-        """Whether the trainer has a revealed, unstruck submission of this round or an earlier one."""
-        return bool(self.call("standing", task_id, trainer, round_))
-
-    def abandoned(self, task_id: int, trainer: str) -> bool:
-        """Whether the trainer registered a run and revealed nothing so far."""
-        return bool(self.call("abandoned", task_id, trainer))
-
-    def verify_opening(self, task_id: int, trainer: str, opening: Opening) -> bool:
-        """Whether the opened segment is the one anchored there, at the steps the task gives it."""
-        return bool(self.call("verifyOpening", task_id, trainer, opening.to_abi()))
-
-    # Scores, ranking, rewards
-
-    def commit_scores(self, task_id: int, round_: int, scores: Sequence[int], salt: bytes) -> Receipt:
-        """Promise the client's scores in basis points: one a trainer, in the order of ``vault.operators``; 0 for
-        those whose model does not stand."""
-        validator = self.connection.sender()
-        commitment = scores_commitment(self.site, task_id, round_, validator, scores=scores, salt=salt)
-        return self.send("commitScores", task_id, round_, commitment)
-
-    def reveal_scores(self, task_id: int, round_: int, scores: Sequence[int], salt: bytes) -> Receipt:
-        """Show the promised scores."""
-        return self.send("revealScores", task_id, round_, list(scores), salt)
-
-    def open_final_set(self, task_id: int, final_root: bytes, salt: bytes, cid: str) -> Receipt:
-        """Open the hidden final data set, as its creator."""
-        return self.send("openFinalSet", task_id, final_root, salt, cid)
-
-    def settle_round(self, task_id: int, round_: int) -> Receipt:
-        """Rank, compute and allot a round's rewards; anyone may, once a round, in order."""
-        return self.send("settleRound", task_id, round_)
-
-    def scores_of(self, task_id: int, round_: int, validator: str) -> tuple[int, ...]:
-        """The revealed scores; empty if there are none."""
-        return tuple(self.call("scoresOf", task_id, round_, validator))
-
-    def result(self, task_id: int, round_: int, trainer: str) -> Result:
-        """A trainer's aggregate score and rank in a settled round."""
-        return from_abi(Result, self.call("result", task_id, round_, trainer))
-
-    def settled_rounds(self, task_id: int) -> int:
-        """Rounds settled so far, 0 to 3."""
-        return int(self.call("settledRounds", task_id))
-
-    def final_set_root(self, task_id: int) -> bytes:
-        """Merkle root of the final data set; zeros until opened."""
-        return bytes(self.call("finalSetRoot", task_id))
-
-    # The beacon that picks which watermark leaves accusers open
-
-    def request_opening_beacon(self, task_id: int) -> Receipt:
-        """Promise its block: anyone may, once all models are shown."""
-        return self.send("requestOpeningBeacon", task_id)
-
-    def latch_opening_beacon(self, task_id: int) -> bytes:
-        """Store the hash of that block, and return it; anyone may."""
-        return bytes(self.send("latchOpeningBeacon", task_id).event("OpeningBeaconLatched").args["beacon"])
-
-    def opening_beacon(self, task_id: int) -> Beacon:
-        """The beacon that picks the leaves."""
-        return from_abi(Beacon, self.call("openingBeacon", task_id))
+    def standing_orders(self, task_id: int, round_: int) -> tuple[int, ...]:
+        """The same of all trainers, in staking order."""
+        return tuple(self.call("standingOrders", task_id, round_))

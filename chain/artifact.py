@@ -8,8 +8,12 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-CONTRACTS = ("ArenaToken", "StakeVault", "RewardEscrow", "Arena", "ChallengeManager")
-"""All five, in the order they are deployed."""
+CONTRACTS = ("ArenaToken", "StakeVault", "RewardEscrow", "Arena", "Scoring", "ChallengeManager")
+"""The six that belong together, in the order they are deployed."""
+PARTS = ("TaskRules", "CaseRules")
+"""What the Arena and the ChallengeManager deploy themselves."""
+ALL_CONTRACTS = (*CONTRACTS, *PARTS, "Emission")
+"""Everything that has an artifact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,6 @@ class Artifact:
 
 @cache
 def artifact(name: str) -> Artifact:
-    """The shipped artifact of one of :data:`CONTRACTS`."""
+    """The shipped artifact of one of :data:`ALL_CONTRACTS`."""
     content = json.loads(files("chain.artifacts").joinpath(f"{name}.json").read_text("utf-8"))
     return Artifact(name=content["contract"], abi=content["abi"], bytecode=content["bytecode"])

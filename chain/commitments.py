@@ -13,7 +13,11 @@ from dataclasses import dataclass
 
 from eth_abi.abi import encode
 
+from chain.case import Charge
+from chain.types import to_abi
+
 MAX_SCORE = 10_000
+CHARGE_ABI = "(address,uint16,uint8,uint256,bytes32,uint64[])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +38,32 @@ def submission_commitment(
     task_id: int,
     trainer: str,
     *,
+    run_id: int,
+    round_: int,
+    branch: int,
     model_digest: bytes,
     transcript_digest: bytes,
     model_cid: str,
     salt: bytes,
 ) -> bytes:
-    """A trainer's promise of its model. ``transcript_digest`` is the one the Arena holds once all is anchored."""
+    """A trainer's promise of its model of a round, which leaves the run's trunk after segment ``branch``.
+
+    ``transcript_digest`` is the run's in the Arena when this is promised.
+    """
     return _commit(
-        "aiarena/submission/v1",
-        ("uint256", "address", "uint256", "address", "bytes32", "bytes32", "bytes32", "bytes32"),
+        "aiarena/submission/v2",
+        (
+            *("uint256", "address", "uint256", "address", "uint256", "uint16"),
+            *("uint64", "bytes32", "bytes32", "bytes32", "bytes32"),
+        ),
         (
             arena.chain_id,
             arena.address,
             task_id,
             trainer,
+            run_id,
+            round_,
+            branch,
             model_digest,
             transcript_digest,
             hashlib.sha256(model_cid.encode()).digest(),
@@ -57,13 +73,13 @@ def submission_commitment(
 
 
 def scores_commitment(
-    arena: Site, task_id: int, round_: int, validator: str, *, scores: Sequence[int], salt: bytes
+    scoring: Site, task_id: int, round_: int, validator: str, *, scores: Sequence[int], salt: bytes
 ) -> bytes:
     """A validator's promise of its scores, in basis points, one per trainer in staking order."""
     return _commit(
         "aiarena/scores/v1",
         ("uint256", "address", "uint256", "uint256", "address", "bytes32", "bytes32"),
-        (arena.chain_id, arena.address, task_id, round_, validator, scores_digest(scores), salt),
+        (scoring.chain_id, scoring.address, task_id, round_, validator, scores_digest(scores), salt),
     )
 
 
@@ -83,6 +99,15 @@ def vote_commitment(
         "aiarena/vote/v1",
         ("uint256", "address", "uint256", "address", "bool", "bytes32", "bytes32"),
         (manager.chain_id, manager.address, case_id, juror, uphold, reproduction, salt),
+    )
+
+
+def charge_commitment(manager: Site, task_id: int, challenger: str, charge: Charge, salt: bytes) -> bytes:
+    """What a challenger seals: its charge, unknown to others until it is shown."""
+    return _commit(
+        "aiarena/case/v1",
+        ("uint256", "address", "uint256", "address", CHARGE_ABI, "bytes32"),
+        (manager.chain_id, manager.address, task_id, challenger, to_abi(charge), salt),
     )
 
 

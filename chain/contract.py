@@ -6,7 +6,7 @@ refuses: the node returns the error data, and :mod:`chain.reverts` decodes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -18,11 +18,13 @@ from web3.contract import Contract
 from web3.exceptions import MismatchedABI
 from web3.types import TxParams
 
-from chain.accounts import Account
 from chain.artifact import artifact
-from chain.errors import ChainError, ContractReverted
+from chain.errors import ChainError, ContractReverted, NetworkUnavailable
+from chain.journal import Journal
 from chain.networks import require_chain
+from chain.quote import Quote, quote
 from chain.reverts import refusals
+from chain.signers import Signer
 
 GAS_MARGIN = (5, 4)
 RECEIPT_TIMEOUT_S = 180
@@ -63,12 +65,16 @@ class Connection:
     """A node, an account to send from (``None``: reading only), and the contracts whose events are understood.
 
     ``names`` maps checksum addresses to contract names. ``chain_id`` is the only chain that anything is signed for.
+    ``before`` is shown every transaction's quote, and stops the transaction by raising. With a ``journal``, what is
+    signed is written down before it is sent, so that another process can follow it: :meth:`resume`.
     """
 
     web3: Web3
-    account: Account | None = None
+    account: Signer | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     chain_id: int | None = None
+    before: Callable[[Quote], None] | None = None
+    journal: Journal | None = None
     _contracts: dict[tuple[str, str], Contract] = field(default_factory=dict, repr=False, compare=False)
 
     def contract(self, name: str, address: str) -> Contract:
@@ -110,9 +116,16 @@ class Connection:
             gas = call.estimate_gas({"from": sender}) * GAS_MARGIN[0] // GAS_MARGIN[1]
             nonce = eth.get_transaction_count(sender, "pending")
             transaction = call.build_transaction({"from": sender, "nonce": nonce, "gas": gas, "chainId": self.chain_id})
-            signed = self.account.sign_transaction(transaction)
+        if self.before is not None:
+            self.before(quote(self.web3, transaction, label))
+        signed = self.account.sign_transaction(transaction)
+        if self.journal is not None:
+            self.journal.sending(label, nonce, bytes(signed.hash), bytes(signed.raw_transaction))
+        with refusals(label):
             tx = eth.send_raw_transaction(signed.raw_transaction)
             receipt = eth.wait_for_transaction_receipt(tx, timeout=RECEIPT_TIMEOUT_S)
+            if self.journal is not None:
+                self.journal.ended(bytes(tx), receipt["blockNumber"])
             if receipt["status"] != 1:
                 self._explain_failure(transaction, receipt["blockNumber"], label)
         return Receipt(
@@ -122,6 +135,17 @@ class Connection:
             events=tuple(self.decode_logs(receipt["logs"])),
             contract_address=receipt["contractAddress"],
         )
+
+    def resume(self) -> None:
+        """Follow to its end what an earlier process signed and did not see mined: wait for it, or send it again.
+
+        Afterwards the chain alone says what was done, and nothing is on its way. Raises :class:`NetworkUnavailable`
+        while it is.
+        """
+        if self.journal is not None:
+            self.journal.follow(self.web3, RECEIPT_TIMEOUT_S)
+        if self.unmined():
+            raise NetworkUnavailable(f"a transaction of {self.sender()} is not mined yet: try again later")
 
     def decode_logs(self, logs: Any) -> Iterator[Event]:
         """The events among ``logs`` that the named contracts emitted, in order."""
@@ -149,7 +173,7 @@ class Connection:
 
 @dataclass(frozen=True)
 class ContractClient:
-    """Base of the typed clients: one of the five contracts at ``address``, through ``connection``."""
+    """Base of the typed clients: one of the contracts at ``address``, through ``connection``."""
 
     connection: Connection
     name: str

@@ -1,4 +1,4 @@
-"""Deploying the five contracts, and the record of where they are."""
+"""Deploying the six contracts, and the record of where they are."""
 
 from __future__ import annotations
 
@@ -8,32 +8,33 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from eth_typing import HexAddress
+from eth_typing import HexAddress, HexStr
 from web3 import Web3
 from web3.types import Nonce
 from web3.utils.address import get_create_address
 
-from chain.accounts import Account
 from chain.artifact import CONTRACTS, artifact
 from chain.contract import Connection
 from chain.errors import ChainError, WrongChain
 from chain.reverts import refusals
+from chain.signers import Signer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """The chain and the checksum addresses of the five contracts on it."""
+    """The chain and the checksum addresses of the six contracts on it."""
 
     chain_id: int
     token: str
     vault: str
     escrow: str
     arena: str
+    scoring: str
     challenges: str
 
     def names(self) -> dict[str, str]:
         """Contract names by address."""
-        addresses = (self.token, self.vault, self.escrow, self.arena, self.challenges)
+        addresses = (self.token, self.vault, self.escrow, self.arena, self.scoring, self.challenges)
         return dict(zip(addresses, CONTRACTS, strict=True))
 
     def to_json(self) -> dict[str, int | str]:
@@ -68,32 +69,70 @@ class Deployment:
         return cls.from_json(value, where=str(path))
 
 
-def deploy(web3: Web3, account: Account, supply: int) -> Deployment:
-    """Deploy all five from ``account``, which receives the whole ``supply`` (wei of the token).
+def deploy(web3: Web3, account: Signer, supply: int, *, least_window: int = 1) -> Deployment:
+    """Deploy all six from ``account``, which receives the whole ``supply`` (wei of the token).
 
-    The contracts know each other from their constructors, so the addresses are predicted from the account's nonce;
-    a transaction of the same account in between makes this raise :class:`ChainError`, and the attempt is void.
+    ``least_window`` (seconds) is the least length of any window of a task: on a public chain more than its delay for
+    forced inclusion. The contracts know each other from their constructors, so the addresses are predicted from the
+    account's nonce; a transaction of the same account in between makes this raise :class:`ChainError`, and the attempt
+    is void.
     """
     with refusals("deploying"):
+        connection = Connection(web3, account, chain_id=web3.eth.chain_id)
+        first = web3.eth.get_transaction_count(account.address)
+    return deploy_from(connection, first, supply, least_window=least_window)
+
+
+def deploy_from(connection: Connection, first: int, supply: int, *, least_window: int) -> Deployment:
+    """Deploy what is missing of the six contracts whose first was, or will be, deployed with nonce ``first``.
+
+    So a deployment that was cut short is finished; otherwise as :func:`deploy`.
+    """
+    web3, sender = connection.web3, connection.sender()
+    with refusals("deploying"):
         chain_id = web3.eth.chain_id
-        nonce = web3.eth.get_transaction_count(account.address)
-    token, vault, escrow, arena, challenges = (_predict(account, nonce + index) for index in range(len(CONTRACTS)))
-    arguments: tuple[tuple[Any, ...], ...] = (
-        (supply,),
-        (token, arena, challenges),
-        (token, arena, challenges, vault),
-        (token, vault, escrow, challenges),
-        (token, arena, vault, escrow),
-    )
-    connection = Connection(web3, account, chain_id=chain_id)
-    for name, expected, values in zip(CONTRACTS, (token, vault, escrow, arena, challenges), arguments, strict=True):
-        build = web3.eth.contract(abi=artifact(name).abi, bytecode=artifact(name).bytecode).constructor(*values)
-        created = connection.transact(build, f"deploying {name}").contract_address
+    planned = planned_deployment(chain_id, sender, first)
+    arguments = constructor_arguments(planned, supply, least_window)
+    for expected, name in planned.names().items():
+        if _has_code(web3, expected):
+            continue
+        build = web3.eth.contract(abi=artifact(name).abi, bytecode=artifact(name).bytecode)
+        created = connection.transact(build.constructor(*arguments[name]), f"deploying {name}").contract_address
         if created != expected:
             raise ChainError(
                 f"{name} went to {created}, not {expected}: the account sent something else meanwhile; deploy again"
             )
-    return Deployment(chain_id=chain_id, token=token, vault=vault, escrow=escrow, arena=arena, challenges=challenges)
+    return planned
+
+
+def planned_deployment(chain_id: int, sender: str, first: int) -> Deployment:
+    """Where the six contracts come to lie if ``sender`` deploys them one after the other from nonce ``first`` on."""
+    addresses = [_predict(sender, first + index) for index in range(len(CONTRACTS))]
+    names = [field.name for field in fields(Deployment)][1:]
+    return Deployment(chain_id=chain_id, **dict(zip(names, addresses, strict=True)))
+
+
+def constructor_arguments(deployment: Deployment, supply: int, least_window: int) -> dict[str, tuple[Any, ...]]:
+    """What each of the six was, or will be, constructed with; by contract, in the order they are deployed."""
+    d = deployment
+    arguments: tuple[tuple[Any, ...], ...] = (
+        (supply,),
+        (d.token, d.arena, d.challenges),
+        (d.token, d.arena, d.scoring, d.challenges, d.vault),
+        (d.token, d.vault, d.escrow, d.scoring, d.challenges, least_window),
+        (d.arena, d.vault, d.escrow),
+        (d.token, d.arena, d.vault, d.escrow, d.scoring),
+    )
+    return dict(zip(CONTRACTS, arguments, strict=True))
+
+
+def deployed_from(web3: Web3, sender: str, first: int) -> int | None:
+    """How many of the six contracts ``sender`` deployed one after the other from nonce ``first`` on, if it has sent
+    nothing else since then, so that :func:`deploy_from` can go on; else ``None``."""
+    with refusals("looking for contracts"):
+        count = web3.eth.get_transaction_count(Web3.to_checksum_address(sender)) - first
+    found = [_has_code(web3, _predict(sender, first + index)) for index in range(len(CONTRACTS))]
+    return count if 0 <= count <= len(CONTRACTS) and found == [index < count for index in range(len(found))] else None
 
 
 def find_deployment(web3: Web3, arena: str) -> Deployment:
@@ -101,16 +140,22 @@ def find_deployment(web3: Web3, arena: str) -> Deployment:
 
     It says where the contracts are, not that they are honest: the address must come from someone you trust.
     """
-    names = ("token", "vault", "escrow", "manager")
+    names = ("token", "vault", "escrow", "scoring", "manager")
     contract = Connection(web3).contract("Arena", arena)
     try:
         with refusals("finding the contracts"):
-            token, vault, escrow, manager = (contract.functions[name]().call() for name in names)
+            token, vault, escrow, scoring, manager = (contract.functions[name]().call() for name in names)
             chain_id = web3.eth.chain_id
     except WrongChain as error:
         raise WrongChain(f"no Arena at {arena} there: use another node or another address") from error
     return Deployment(
-        chain_id=chain_id, token=token, vault=vault, escrow=escrow, arena=contract.address, challenges=manager
+        chain_id=chain_id,
+        token=token,
+        vault=vault,
+        escrow=escrow,
+        arena=contract.address,
+        scoring=scoring,
+        challenges=manager,
     )
 
 
@@ -125,5 +170,10 @@ def check_deployment(web3: Web3, deployment: Deployment) -> None:
                 raise WrongChain(f"no {name} at {address} on chain {chain_id}: use another node or another deployment")
 
 
-def _predict(account: Account, nonce: int) -> str:
-    return get_create_address(HexAddress(account.address), Nonce(nonce))
+def _has_code(web3: Web3, address: str) -> bool:
+    with refusals("looking for contracts"):
+        return bool(web3.eth.get_code(Web3.to_checksum_address(address)))
+
+
+def _predict(sender: str, nonce: int) -> str:
+    return get_create_address(HexAddress(HexStr(sender)), Nonce(nonce))

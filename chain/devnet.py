@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eth_abi.abi import encode
 from eth_utils.exceptions import ValidationError
@@ -29,6 +29,22 @@ BALANCE_WEI = 10_000 * 10**18
 GAS_ESTIMATE = 2**24 * 4 // 5  # with the client's margin, the most that one transaction may use on Ethereum (EIP-7825)
 REVERTED, IMPOSSIBLE = 3, -32_000
 MIX_DOMAIN = b"aiarena/devnet-mix/v1"
+
+
+class DevChain(Protocol):
+    """A development chain: :class:`EmbeddedChain`, or :class:`chain.anvil.Anvil` with a process of its own."""
+
+    web3: Web3
+    accounts: tuple[Account, ...]
+
+    def now(self) -> int:
+        """The timestamp of the latest block (seconds since 1970)."""
+
+    def mine(self, blocks: int = 1) -> None:
+        """Mine empty blocks, until a transaction can refer to one that is ``blocks`` ahead."""
+
+    def advance_to(self, timestamp: int) -> None:
+        """Move the clock ahead, so that what is sent next is executed at ``timestamp`` or soon after."""
 
 
 class EmbeddedChain:

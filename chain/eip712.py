@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import astuple, dataclass
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import eth_account
 from eth_account.messages import SignableMessage, encode_typed_data
@@ -12,11 +13,14 @@ from eth_utils.address import to_canonical_address
 from eth_utils.crypto import keccak
 from eth_utils.exceptions import ValidationError
 
-from chain.accounts import Account
 from chain.errors import BadSignature
+
+if TYPE_CHECKING:  # proofs are checked without web3, which takes a second to import
+    from chain.signers import Signer
 
 CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 SIGNATURE_BYTES = 65
+DOMAIN_FIELDS = {"name": "string", "version": "string", "chainId": "uint256", "verifyingContract": "address"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,18 +79,26 @@ Message: TypeAlias = ManifestMessage | ClaimMessage
 """The attributes stand in the order of ``FIELDS``."""
 
 
+def full_message(domain: Domain, message: Message) -> dict[str, Any]:
+    """The JSON of the message, as EIP-712 defines it for ``eth_signTypedData``: what a :class:`chain.signers.Signer`
+    takes. Numbers are decimal strings and digests hex, which every signer reads exactly."""
+    domain_values = {
+        "name": domain.name,
+        "version": domain.version,
+        "chainId": str(domain.chain_id),
+        "verifyingContract": domain.verifying_contract,
+    }
+    return {
+        "types": {"EIP712Domain": _members(DOMAIN_FIELDS), message.PRIMARY_TYPE: _members(message.FIELDS)},
+        "primaryType": message.PRIMARY_TYPE,
+        "domain": domain_values,
+        "message": {name: _text(value) for name, value in zip(message.FIELDS, astuple(message), strict=True)},
+    }
+
+
 def typed_data(domain: Domain, message: Message) -> SignableMessage:
     """The message as EIP-712 encodes it: ``header`` is the domain separator, ``body`` the struct's digest."""
-    return encode_typed_data(
-        domain_data={
-            "name": domain.name,
-            "version": domain.version,
-            "chainId": domain.chain_id,
-            "verifyingContract": domain.verifying_contract,
-        },
-        message_types={message.PRIMARY_TYPE: [{"name": name, "type": kind} for name, kind in message.FIELDS.items()]},
-        message_data=dict(zip(message.FIELDS, astuple(message), strict=True)),
-    )
+    return encode_typed_data(full_message=full_message(domain, message))
 
 
 def signing_digest(domain: Domain, message: Message) -> bytes:
@@ -95,12 +107,12 @@ def signing_digest(domain: Domain, message: Message) -> bytes:
     return keccak(b"\x19" + signable.version + signable.header + signable.body)
 
 
-def sign(account: Account, domain: Domain, message: Message) -> bytes:
+def sign(account: Signer, domain: Domain, message: Message) -> bytes:
     """The 65-byte signature ``r || s || v`` (low s, v 27 or 28) of ``account``; raises ``ValueError`` for another
     trainer's message."""
     if to_canonical_address(account.address) != to_canonical_address(message.trainer):
         raise ValueError(f"the message names trainer {message.trainer}, the account is {account.address}")
-    return bytes(account.sign_message(typed_data(domain, message)).signature)
+    return bytes(account.sign_typed_data(full_message=full_message(domain, message)).signature)
 
 
 def recover(signature: bytes, domain: Domain, message: Message) -> str:
@@ -114,6 +126,14 @@ def recover(signature: bytes, domain: Domain, message: Message) -> str:
         return str(eth_account.Account.recover_message(typed_data(domain, message), vrs=(v, r, s)))
     except (KeysBadSignature, ValidationError) as error:
         raise BadSignature(f"the signature of the {message.PRIMARY_TYPE} recovers no key: sign it again") from error
+
+
+def _members(fields: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "type": kind} for name, kind in fields.items()]
+
+
+def _text(value: int | str | bytes) -> str:
+    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _canonical(signature: bytes) -> tuple[int, int, int]:

@@ -28,6 +28,10 @@ class BadKey(ChainError):
     """A private key or keystore cannot be used."""
 
 
+class SigningRefused(ChainError):
+    """An external signer did not sign, or signed something other than it was asked to."""
+
+
 class MissingExtra(ChainError):
     """An optional part of the installation is needed here."""
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from chain.contract import ContractClient, Receipt
+from chain.token import Token
 from chain.types import Budget, from_abi
 
 
+@dataclass(frozen=True)
 class Escrow(ContractClient):
-    """Client of the RewardEscrow contract."""
+    """Client of the RewardEscrow contract. Calls that pay in approve exactly the amount first."""
+
+    token: Token
+
+    def sponsor(self, task_id: int, round_: int, amount: int) -> Receipt:
+        """Add to the reward of a round, before its settlement may begin."""
+        self.token.ensure_allowance(self.address, amount)
+        return self.send("sponsor", task_id, round_, amount)
 
     def claim(self, task_id: int) -> Receipt:
         """Take the client's part as an operator: once, when closed, with no case pending against it."""
@@ -18,8 +29,13 @@ class Escrow(ContractClient):
         return self.send("claimDelegated", task_id, operator)
 
     def reclaim(self, task_id: int) -> Receipt:
-        """Take what was never allotted back to the creator: once, when closed."""
+        """Take what was never allotted of the budget back to the creator, and its deposit if it opened the final set:
+        once, when closed."""
         return self.send("reclaim", task_id)
+
+    def burn_deposit(self, task_id: int) -> Receipt:
+        """Burn the deposit of a creator whose final set was not attested, when closed."""
+        return self.send("burnDeposit", task_id)
 
     def claimable(self, task_id: int, operator: str) -> int:
         """What ``claim`` would pay now."""
@@ -30,12 +46,16 @@ class Escrow(ContractClient):
         return int(self.call("claimableDelegated", task_id, operator, delegator))
 
     def allocated(self, task_id: int, operator: str) -> int:
-        """Everything allotted to the operator and its delegators, before any claim."""
+        """Everything allotted to the operator and its delegators, of all rounds, before any claim."""
         return int(self.call("allocated", task_id, operator))
 
     def forfeited(self, task_id: int, trainer: str) -> bool:
         """Whether the trainer lost its reward for good."""
         return bool(self.call("forfeited", task_id, trainer))
+
+    def sponsored(self, task_id: int, round_: int) -> int:
+        """What sponsors added to the reward of a round."""
+        return int(self.call("sponsored", task_id, round_))
 
     def budget_of(self, task_id: int) -> Budget:
         """The task's ledger."""

@@ -14,14 +14,18 @@ from web3 import Web3
 from chain.errors import ChainError, NetworkUnavailable, WrongChain
 from chain.reverts import refusals
 
+LOCAL_CHAIN_ID = 31_337
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """One network.
 
     ``rpc_variable`` is the environment variable with the address of a node; where it is not set, ``default_rpc`` is
-    asked, if there is one. ``explorer`` is the site that shows its transactions. ``confirmations`` is how many blocks
-    to wait, a transaction's own included, before something follows from it that is not to be taken back.
+    asked, if there is one. ``least_window`` (seconds) is the least length of a task's windows, for whoever deploys the
+    contracts there: more than the longest that the network can keep a transaction out. ``explorer`` is the site that
+    shows its transactions. ``confirmations`` is how many blocks to wait, a transaction's own included, before something
+    follows from it that is not to be taken back.
     """
 
     name: str
@@ -30,6 +34,7 @@ class Network:
     default_rpc: str | None = None
     explorer: str | None = None
     confirmations: int
+    least_window: int
 
     def connect(self) -> Web3:
         """A connection to a node of this network.
@@ -41,6 +46,11 @@ class Network:
         web3 = Web3(Web3.HTTPProvider(self._address()))
         require_chain(web3, self.chain_id, f"the node of {self.name} (set {self.rpc_variable} for another)")
         return web3
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a development chain, on which nothing has a value."""
+        return self.chain_id == LOCAL_CHAIN_ID
 
     def transaction_url(self, tx: bytes) -> str | None:
         """Where people look at the transaction with this hash (32 bytes); ``None`` on a network without explorer."""
@@ -78,7 +88,9 @@ def require_chain(web3: Web3, chain_id: int, who: str) -> None:
 
 # Ids as docs.base.org lists them. Base makes a block every two seconds, and a block is final once the Ethereum block
 # that holds its data is: within 20 to 30 minutes, says docs.optimism.io, hence 900. Rehearsals on the test network wait
-# for two minutes, in which the data usually gets there. A local chain takes nothing back by itself.
+# for two minutes, in which the data usually gets there. A local chain takes nothing back by itself. An OP chain's
+# sequencer can keep a transaction out for the sequencing window, 12 hours (docs.optimism.io, forced transactions), so
+# a day; rehearsals on the test network do without.
 _ALL = (
     Network(
         name="base",
@@ -86,6 +98,7 @@ _ALL = (
         rpc_variable="ARENA_RPC_BASE",
         explorer="https://basescan.org",
         confirmations=900,
+        least_window=86_400,
     ),
     Network(
         name="base-sepolia",
@@ -93,18 +106,36 @@ _ALL = (
         rpc_variable="ARENA_RPC_BASE_SEPOLIA",
         explorer="https://sepolia.basescan.org",
         confirmations=60,
+        least_window=60,
     ),
     Network(
         name="local",
-        chain_id=31337,
+        chain_id=LOCAL_CHAIN_ID,
         rpc_variable="ARENA_RPC_LOCAL",
         default_rpc="http://127.0.0.1:8545",
         confirmations=1,
+        least_window=1,
     ),
 )
 
 NETWORKS: Final[Mapping[str, Network]] = MappingProxyType({network.name: network for network in _ALL})
 """By name. Public nodes are not named here: they are rate limited, and whom to ask is the user's choice."""
+
+
+def open_network(name_or_url: str) -> tuple[Network, Web3]:
+    """The network with this name, or the one that the node at this address (http or https) serves, and a connection.
+
+    Raises what :meth:`Network.connect` raises.
+    """
+    if not name_or_url.startswith(("http://", "https://")):
+        network = find_network(name_or_url)
+        return network, network.connect()
+    web3 = Web3(Web3.HTTPProvider(name_or_url))
+    with refusals("asking for the chain"):
+        chain_id = web3.eth.chain_id
+    known = next((network for network in _ALL if network.chain_id == chain_id), None)
+    other = Network(name=f"chain {chain_id}", chain_id=chain_id, rpc_variable="", confirmations=1, least_window=1)
+    return known or other, web3
 
 
 def find_network(name: str) -> Network:

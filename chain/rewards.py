@@ -192,6 +192,27 @@ def task_shares(stakes: Sequence[int], beta: Fraction) -> list[Real]:
     return shares([Fraction(1)] * len(stakes), stakes, beta)
 
 
+@dataclass(frozen=True, slots=True)
+class Tenure:
+    """A task's part in the daily emission: all own stakes in it (wei), on days ``first_day`` to ``last_day``."""
+
+    stake: int
+    first_day: int
+    last_day: int
+
+
+def task_emission(tasks: Sequence[Tenure], which: int, days: range, amounts: Sequence[int], beta: Fraction) -> Real:
+    """What the days hand out to task ``which`` (wei, exact): the sum of its :func:`task_shares` of ``amounts[day]``,
+    day by day, among the tasks that share in that day."""
+    total = _MP.zero
+    for day in days:
+        active = [number for number, task in enumerate(tasks) if task.first_day <= day <= task.last_day]
+        if which in active:
+            parts = task_shares([tasks[number].stake for number in active], beta)
+            total += amounts[day] * parts[active.index(which)]
+    return total
+
+
 def portions(pot: int, weights: Sequence[int]) -> list[int]:
     """``floor(pot w / sum w)`` wei for each weight; nothing where all are zero.
 

@@ -10,17 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
 from fractions import Fraction
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from chain.errors import ChainError
-from chain.rewards import WAD, RoundRules
+from chain.rewards import WAD
+from chain.terms import NO_DIGEST
 from pol.merkle import MerkleProof
 from pol.transcript import Anchor, Segment, segment_tree
 
 T = TypeVar("T")
-BPS = 10_000
-FINAL_ROUND = 3
-NO_DIGEST = bytes(32)
 
 
 class Role(IntEnum):
@@ -41,95 +39,13 @@ class Phase(IntEnum):
     CLOSED = 4
 
 
-class CaseVerdict(IntEnum):
-    """How a case on chain ended; ``PENDING`` until it is settled. Not a verifier's verdict."""
+class Bond(IntEnum):
+    """Where the bond of a run is."""
 
     NONE = 0
-    PENDING = 1
-    UPHELD = 2
-    REJECTED = 3
-    INCONCLUSIVE = 4
-    LAPSED = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskConfig:
-    """The terms of a task, fixed at creation.
-
-    ``machine_class`` zeros = any; ``q``, the alphas and ``lambda_`` are WAD; ``*_bps`` are parts of 10,000; stakes,
-    rewards, bond and cost are wei; lengths and windows are seconds, ``steps`` and ``segment_length`` optimiser steps.
-    What each means, and its bounds: chain/contracts/src/interfaces/ITasks.sol.
-    """
-
-    program_digest: bytes
-    train_root: bytes
-    eval_root: bytes
-    final_set_commitment: bytes
-    machine_class: bytes = NO_DIGEST
-    start: int
-    round_length: int
-    window: int
-    challenge_length: int
-    steps: int
-    segment_length: int
-    q: int
-    alpha_trainer: int
-    alpha_validator: int
-    lambda_: int
-    gamma_bps: int
-    min_trainer_stake: int
-    min_validator_stake: int
-    round_reward: int
-    final_reward: int
-    challenge_bond: int
-    opening_cost: int
-    sampled_segments: int
-    burn_bps: int
-    slash_bps: int
-    answer_window: int
-    vote_window: int
-
-    @property
-    def budget(self) -> int:
-        """What the creator pays in (wei)."""
-        return 2 * self.round_reward + self.final_reward
-
-    @property
-    def segments(self) -> int:
-        """Segments that the task promises."""
-        return -(-self.steps // self.segment_length)
-
-    def round_rules(self, round_: int) -> RoundRules:
-        """The round's numbers in the form of the reward model (:mod:`chain.rewards`)."""
-        return RoundRules(
-            reward=self.final_reward if round_ == FINAL_ROUND else self.round_reward,
-            gamma=Fraction(self.gamma_bps, BPS),
-            q=Fraction(self.q, WAD),
-            alpha_trainer=Fraction(self.alpha_trainer, WAD),
-            alpha_validator=Fraction(self.alpha_validator, WAD),
-            sensitivity=Fraction(self.lambda_, WAD),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class RoundTimes:
-    """The windows of a round, each half open and each ending where the next begins."""
-
-    opens_at: int
-    scores_from: int
-    reveal_from: int
-    settle_from: int
-    settle_until: int
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseTimes:
-    """When the phases begin."""
-
-    submission_from: int
-    final_from: int
-    challenge_from: int
-    closed_from: int
+    HELD = 1
+    RETURNED = 2
+    BURNED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +63,19 @@ class Beacon:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trainer's run in one task: what it promised, what was drawn, what it submitted.
+    """One run of a trainer in a task: what it promised, what was drawn, what of it was anchored.
 
     ``stopped`` is the number of segments it was declared to end with, in ``stop_block``; both are 0 without a stop.
+    ``first_order`` is the commit order of the first submission of it that was revealed and stands; 0 = none.
     """
 
+    task_id: int
+    trainer: str
+    bond: Bond
+    first_order: int
     spec_digest: bytes
     key_root: bytes
+    base_digest: bytes
     transcript_digest: bytes
     anchored: int
     stopped: int
@@ -162,17 +84,45 @@ class Run:
     reference_digest: bytes
     beacon: Beacon
     mark: Beacon
-    commitment: bytes
-    commit_order: int
-    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What a trainer submitted in one round; ``order`` counts the task's commitments from 1, 0 = nothing.
+
+    ``anchored`` segments of the run were anchored at the commitment, under ``transcript_digest``; the model's branch
+    leaves the trunk after segment ``branch``.
+    """
+
+    run_id: int
+    order: int
+    anchored: int
+    branch: int
     revealed: bool
     struck: bool
+    commitment: bytes
+    transcript_digest: bytes
     model_digest: bytes
 
     @property
-    def registered(self) -> bool:
-        """Whether there is a run at all."""
-        return self.spec_digest != NO_DIGEST
+    def committed(self) -> bool:
+        """Whether anything was promised."""
+        return self.order != 0
+
+    @property
+    def stands(self) -> bool:
+        """Whether it was shown and nobody had promised the same model before."""
+        return self.revealed and not self.struck
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A base model and its path in the task's list; the default is none: the run starts from the seed."""
+
+    digest: bytes = NO_DIGEST
+    position: int = 0
+    count: int = 0
+    siblings: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,19 +137,46 @@ class ChainAnchor:
 
 @dataclass(frozen=True, slots=True)
 class Stake:
-    """One operator's stake, as staked."""
+    """One operator's stake in a round, as staked and as delegated before it."""
 
     operator: str
+    commission_bps: int
     own: int
     delegated: int
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """What a delegator has at work with an operator, in all, from round ``from_`` on."""
+
+    from_: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """A trainer in a settled round: mean score (WAD) and rank from 1; 0 = not ranked."""
+    """A trainer in a ranked round: consensus score (WAD) and rank from 1; 0 = not ranked."""
 
     aggregate: int
     rank: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the settlement of a round is; counts run to the number of operators, pools are wei."""
+
+    scored_round: int
+    aggregated: int
+    standing: int
+    ranked: bool
+    trainers_paid: int
+    validators_weighed: int
+    validators_paid: int
+    settled: bool
+    trainers_pool: int
+    validators_pool: int
+    trainers_weight: int
+    validators_weight: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,27 +184,19 @@ class Budget:
     """A task's ledger in the escrow."""
 
     budget: int
+    sponsored: int
     allocated: int
+    deposit: int
     reclaimed: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """A dispute over one trainer's submission; times are 0 until they are known."""
+class Enlisted:
+    """What a task takes part in the daily emission with: weight (WAD; 0 = not enlisted), first and last day."""
 
-    task_id: int
-    trainer: str
-    challenger: str
-    evidence_digest: bytes
-    seed: Beacon
-    latch_by: int
-    answer_by: int
-    commit_by: int
-    reveal_by: int
-    verdict: CaseVerdict
-    reproduced: bool
-    uphold_weight: int
-    reject_weight: int
+    weight: int
+    first_day: int
+    last_day: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +243,8 @@ def from_abi(cls: type[T], values: Sequence[Any]) -> T:
 
 
 def to_abi(value: Any) -> tuple[Any, ...]:
-    """A flat dataclass as an ABI tuple."""
-    return tuple(getattr(value, field.name) for field in fields(value))
+    """A dataclass as an ABI tuple, nested ones included."""
+    return tuple(_plain(getattr(value, field.name)) for field in fields(value))
 
 
 def tokens(amount: int | str | Fraction) -> int:
@@ -289,7 +258,15 @@ def tokens(amount: int | str | Fraction) -> int:
     return int(scaled)
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return to_abi(value) if is_dataclass(value) else value
+
+
 def _convert(hint: Any, value: Any) -> Any:
+    if get_origin(hint) is tuple:
+        return tuple(_convert(get_args(hint)[0], item) for item in value)
     if is_dataclass(hint):
         return from_abi(hint, value)  # type: ignore[arg-type]
     if isinstance(hint, type) and issubclass(hint, IntEnum):

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from chain.contract import ContractClient, Receipt
 from chain.token import Token
-from chain.types import Role, Stake, from_abi
+from chain.types import Role, Stake, Stretch, from_abi
+
+ALL = 2**256 - 1
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Vault(ContractClient):
         return self.send("stake", task_id, role, amount, commission_bps)
 
     def delegate(self, task_id: int, operator: str, amount: int) -> Receipt:
-        """Lend tokens to a staked operator, during registration; adds up."""
+        """Lend tokens to a staked operator, until submissions end; adds up, and counts from the next round."""
         self.token.ensure_allowance(self.address, amount)
         return self.send("delegate", task_id, operator, amount)
 
@@ -38,29 +40,38 @@ class Vault(ContractClient):
         """The account's role in the task."""
         return Role(self.call("role", task_id, account))
 
-    def own_stake(self, task_id: int, operator: str) -> int:
-        """Own stake, as staked."""
-        return int(self.call("ownStake", task_id, operator))
-
-    def delegated_stake(self, task_id: int, operator: str) -> int:
-        """All that was lent to the operator."""
-        return int(self.call("delegatedStake", task_id, operator))
-
-    def delegation_of(self, task_id: int, operator: str, delegator: str) -> int:
-        """What one delegator lent to the operator."""
-        return int(self.call("delegationOf", task_id, operator, delegator))
-
-    def commission_bps(self, task_id: int, operator: str) -> int:
-        """The operator's commission, in parts of 10,000."""
-        return int(self.call("commissionBps", task_id, operator))
-
     def operators(self, task_id: int, role: Role) -> tuple[str, ...]:
         """All operators of a role, in the order they staked: the order of every list of scores."""
         return tuple(self.call("operators", task_id, role))
 
-    def stakes(self, task_id: int, role: Role) -> tuple[Stake, ...]:
-        """The same operators with their stakes."""
-        return tuple(from_abi(Stake, row) for row in self.call("stakes", task_id, role))
+    def totals(self, task_id: int, role: Role) -> tuple[int, int]:
+        """Sum of the own stakes of a role, as staked, and how many operators it has."""
+        own, count = self.call("totals", task_id, role)
+        return own, count
+
+    def stakes(self, task_id: int, role: Role, round_: int, *, first: int = 0, count: int = ALL) -> tuple[Stake, ...]:
+        """The stakes of a role as they count in the round: ``count`` operators from the one numbered ``first``."""
+        return tuple(from_abi(Stake, row) for row in self.call("stakesAt", task_id, role, round_, first, count))
+
+    def own_stake(self, task_id: int, operator: str) -> int:
+        """Own stake, as staked; 0 for an account without a role."""
+        return self.range(task_id, operator)[1]
+
+    def range(self, task_id: int, operator: str) -> tuple[int, int]:
+        """The points ``(first, count)`` of its role's total that are the operator's own stake: what jurors are drawn
+        by."""
+        first, own = self.call("range", task_id, operator)
+        return first, own
+
+    def delegation_of(self, task_id: int, operator: str, delegator: str) -> int:
+        """What one delegator lent to the operator, in all."""
+        history = self.delegation_history(task_id, operator, delegator)
+        return history[-1].amount if history else 0
+
+    def delegation_history(self, task_id: int, operator: str, delegator: str) -> tuple[Stretch, ...]:
+        """The same from its first stretch of rounds to its last."""
+        rows = self.call("delegationHistory", task_id, operator, delegator)
+        return tuple(from_abi(Stretch, row) for row in rows)
 
     def slashable(self, task_id: int, operator: str) -> int:
         """What a conviction would burn now; also the most a trainer can be allotted."""

@@ -16,7 +16,7 @@ HEAD = """# Benchmarks
 
 Ratios, measured side by side in one run: the seconds of one machine mean little on another. `make bench` measures
 everything anew (about an hour on two cores) and writes this page. The configurations and raw results lie in
-`experiments/overhead/` and `experiments/verification/`.
+`experiments/overhead/` and `experiments/verification/`. Gas is the same everywhere: `experiments/gas/`.
 
 Machine: {machine}
 """
@@ -145,6 +145,46 @@ def verification(results: dict[str, Any]) -> Iterator[str]:
     yield table(["executor", "workers", "segments a minute", "efficiency"], rows) + "\n"
 
 
+ESTIMATES = {
+    "Scoring.commitScores": 45_231,
+    "Scoring.revealScores": 299_044,
+    "Scoring.rankRound": 4_100_000,
+}
+"""What a prototype used: scores accumulated in storage, another compiler pipeline."""
+
+
+def gas(results: dict[str, Any]) -> Iterator[str]:
+    """What every action costs on chain."""
+    yield "## Gas\n"
+    yield (
+        "Whole tasks of one submission round and the final one, from staking to claims, on anvil; receipts, so with "
+        f"the 21,000 of a transaction and its calldata. {results['chunk']} operators are settled a transaction. Each "
+        "cell: how many transactions, and the gas of the costliest; one may use 16,777,216 (EIP-7825). *Estimated* is "
+        "a prototype's, with another layout and other compiler settings.\n"
+    )
+    sizes = results["sizes"]
+    labels = sorted({label for size in sizes for label in size["gas"] if label != "deploy"})
+    names = [f"{size['trainers']} x {size['validators']}, {size['aggregator'].lower()}" for size in sizes]
+    rows = []
+    for label in labels:
+        used = [size["gas"].get(label) for size in sizes]
+        cells = [f"{kind['count']} x {kind['most']:,}" if kind else "" for kind in used]
+        rows.append([f"`{label}`", *cells, f"{ESTIMATES[label]:,}" if label in ESTIMATES else ""])
+    yield table(["transaction", *names, "estimated"], rows) + "\n"
+    yield "How a round grows: the gas of all its transactions, and of each pair of a model and a validator.\n"
+    rows = []
+    for name, size in zip(names, sizes, strict=True):
+        kinds = {label: kind["all"] / 2 for label, kind in size["gas"].items() if label.startswith("Scoring.")}
+        scoring = sum(kinds[f"Scoring.{kind}"] for kind in ("commitScores", "revealScores"))
+        whole = sum(kinds.values())
+        pairs = size["trainers"] * size["validators"]
+        rows.append(
+            [name, *(f"{value / 1e6:.1f} M" for value in (scoring, whole - scoring, whole)), f"{whole / pairs:.0f}"]
+        )
+    head = ["task", "commit and reveal scores", "rank, weigh, pay", "a round in all", "a pair"]
+    yield table(head, rows) + "\n"
+
+
 def plot_growth(results: dict[str, Any]) -> None:
     """The cost of a boundary against the size of the state."""
     import matplotlib.pyplot as plt
@@ -176,11 +216,12 @@ def main() -> None:
     """Write the page."""
     recording = json.loads((HERE / "overhead" / "results.json").read_text())
     verifying = json.loads((HERE / "verification" / "results.json").read_text())
+    chain = json.loads((HERE / "gas" / "results.json").read_text())
     machine = recording["machine"]
     described = (
         f"{machine['processor']}, {machine['capability']}, torch {machine['torch']}, {machine['threads']} threads"
     )
-    parts = [HEAD.format(machine=described), *overhead(recording), *verification(verifying)]
+    parts = [HEAD.format(machine=described), *overhead(recording), *verification(verifying), *gas(chain)]
     PAGE.write_text("\n".join(parts))
     plot_growth(recording)
 

@@ -1,18 +1,20 @@
-"""What the chain tests play with: an embedded EVM, the five contracts, funded accounts, and whole tasks."""
+"""What the chain tests play with: an embedded EVM, the six contracts, funded accounts, and whole tasks."""
 
 import hashlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 
 from chain.anchoring import RunAnchorer
+from chain.case import Charge, Ground
 from chain.client import ArenaClient
 from chain.commitments import final_set_commitment
 from chain.deployment import deploy
 from chain.devnet import EmbeddedChain
 from chain.errors import ContractReverted
-from chain.types import Role, TaskConfig, open_segment, tokens
+from chain.terms import Clock, Court, Numerics, Pay, TaskConfig, Work
+from chain.types import Role, open_segment, tokens
 from pol.transcript import Segment, segment_tree
 
 SUPPLY = tokens(10_000_000)
@@ -22,6 +24,17 @@ REGISTRATION = 1_000
 
 def digest(*label):
     return hashlib.sha256(repr(label).encode()).digest()
+
+
+def task_config(values):
+    """The terms with these fields, each of which belongs to one of the four parts."""
+    parts = {"clock": Clock, "work": Work, "pay": Pay, "court": Court}
+    names = {name: {field.name for field in fields(part)} for name, part in parts.items()}
+    unknown = set(values) - set().union(*names.values())
+    assert not unknown, f"no such terms: {unknown}"
+    return TaskConfig(
+        **{name: part(**{key: values[key] for key in names[name] & set(values)}) for name, part in parts.items()}
+    )
 
 
 class World:
@@ -47,20 +60,25 @@ class World:
     def balances(self):
         """Every account's and contract's tokens."""
         d = self.deployment
-        holders = [client.address for client in self.clients] + [d.vault, d.escrow, d.arena, d.challenges]
+        holders = [client.address for client in self.clients] + [d.vault, d.escrow, d.arena, d.scoring, d.challenges]
         return {holder: self.reader.token.balance_of(holder) for holder in holders}
 
     def terms(self, **changes):
-        """Usable terms of a task that starts ``REGISTRATION`` seconds from now: 4 segments of 10 steps."""
+        """Usable terms of a task that starts ``REGISTRATION`` seconds from now: 4 segments of 10 steps, two rounds.
+
+        Names are those of the fields, whichever part of the terms they belong to.
+        """
         terms = {
+            "start": self.chain.now() + REGISTRATION,
+            "round_length": 1_000,
+            "window": 200,
+            "challenge_length": 4_000,
+            "rounds": 2,
             "program_digest": digest("program"),
             "train_root": digest("train"),
             "eval_root": digest("eval"),
             "final_set_commitment": final_set_commitment(digest("final root"), digest("final salt")),
-            "start": self.chain.now() + REGISTRATION,
-            "round_length": 1_000,
-            "window": 200,
-            "challenge_length": 3_000,
+            "numerics": Numerics.EXACT,
             "steps": 40,
             "segment_length": 10,
             "q": tokens("0.8"),
@@ -68,19 +86,29 @@ class World:
             "alpha_validator": tokens(1),
             "lambda_": tokens(5),
             "gamma_bps": 1_000,
-            "min_trainer_stake": tokens(100),
-            "min_validator_stake": tokens(100),
             "round_reward": tokens(1_000),
             "final_reward": tokens(3_000),
-            "challenge_bond": tokens(50),
+            "deposit": tokens(100),
+            "min_trainer_stake": tokens(100),
+            "min_validator_stake": tokens(100),
+            "max_trainers": 16,
+            "max_validators": 16,
+            "run_bond": tokens(20),
+            "min_delegation": tokens(1),
+            "bond": tokens(50),
             "opening_cost": tokens(5),
-            "sampled_segments": 2,
+            "sampled": 2,
+            "named": 2,
             "burn_bps": 1_000,
             "slash_bps": 10_000,
+            "show_window": 200,
             "answer_window": 200,
             "vote_window": 200,
+            "appeal_window": 200,
+            "jurors": 5,
+            "appeals": 0,
         }
-        return TaskConfig(**{**terms, **changes})
+        return task_config({**terms, **changes})
 
     def task(self, **changes):
         """A new task with these terms."""
@@ -95,22 +123,24 @@ class Proof:
     config: TaskConfig
 
     def __post_init__(self):
-        length = self.config.segment_length
+        work = self.config.work
+        length = work.segment_length
         self.spec_digest, self.key_root = digest("spec", self.label), digest("key", self.label)
         self.segments = [
             Segment(
                 index=index,
                 start_step=index * length,
-                end_step=min((index + 1) * length, self.config.steps),
+                end_step=min((index + 1) * length, work.steps),
                 start_digest=digest("state", self.label, index),
                 end_digest=digest("state", self.label, index + 1),
                 batch_root=digest("batches", self.label, index),
             )
-            for index in range(self.config.segments)
+            for index in range(work.segments)
         ]
         self.model_digest, self.model_cid = digest("model", self.label), f"bafy-{self.label}"
         self.salt = digest("salt", self.label)
         self.anchors = []
+        self.run_id = self.round = self.branch = None  # known when registered, committed and marked
 
     def open(self, index):
         return open_segment(self.segments, self.anchors, index)
@@ -141,10 +171,10 @@ class Task:
             self.chain.advance_to(timestamp)
 
     def to_submission(self):
-        self.to(self.config.start)
+        self.to(self.config.clock.start)
 
     def to_round_end(self, round_):
-        self.to(self.config.start + round_ * self.config.round_length)
+        self.to(self.config.clock.start + round_ * self.config.clock.round_length)
 
     def to_challenging(self):
         self.to(self.reader.arena.phase_times(self.id).challenge_from)
@@ -155,30 +185,32 @@ class Task:
     def register(self, client, label=None):
         """Register a run and latch its beacon; returns the proof to come."""
         proof = Proof(label or client.address, self.config)
-        client.arena.register_run(self.id, proof.spec_digest, proof.key_root)
+        proof.run_id = client.arena.register_run(self.id, proof.spec_digest, proof.key_root, self.config.pay.run_bond)
         self.chain.mine(2)
-        client.arena.latch_beacon(self.id, client.address)
+        client.arena.latch_beacon(proof.run_id)
         return proof
 
     def anchor(self, client, proof, parts=None):
         """Anchor all segments, in ``parts`` or in two."""
-        anchorer, first = RunAnchorer(client, self.id), 0
-        for count in parts or (1, self.config.segments - 1):
+        anchorer, first = RunAnchorer(client, proof.run_id), 0
+        for count in parts or (1, self.config.work.segments - 1):
             root = segment_tree(proof.segments[first : first + count]).root
             proof.anchors.append(anchorer.anchor(first, count, root))
             first += count
 
     def mark(self, client, proof, segment=2):
-        """Name the reference state and latch the mark."""
-        client.arena.anchor_reference(self.id, proof.open(segment))
+        """Name the reference state and latch the mark; submissions branch from there."""
+        proof.branch = segment
+        client.arena.anchor_reference(proof.run_id, proof.open(segment))
         self.chain.mine(2)
-        client.arena.latch_mark(self.id, client.address)
+        client.arena.latch_mark(proof.run_id)
 
     def commit(self, client, proof):
+        proof.round = client.arena.current_round(self.id)
         client.arena.commit_submission(
-            self.id,
+            proof.run_id,
+            branch=proof.branch,
             model_digest=proof.model_digest,
-            transcript_digest=client.arena.run(self.id, client.address).transcript_digest,
             model_cid=proof.model_cid,
             salt=proof.salt,
         )
@@ -193,7 +225,12 @@ class Task:
 
     def reveal(self, client, proof):
         client.arena.reveal_submission(
-            self.id, model_digest=proof.model_digest, model_cid=proof.model_cid, salt=proof.salt
+            self.id,
+            proof.round,
+            branch=proof.branch,
+            model_digest=proof.model_digest,
+            model_cid=proof.model_cid,
+            salt=proof.salt,
         )
 
     def score(self, round_, rows):
@@ -201,15 +238,33 @@ class Task:
         times = self.reader.arena.round_times(self.id, round_)
         self.to(times.scores_from)
         for client, row in rows.items():
-            client.arena.commit_scores(self.id, round_, row or [0], digest("salt", client.address, round_))
+            client.scoring.commit_scores(self.id, round_, row or [0], digest("salt", client.address, round_))
         self.to(times.reveal_from)
         for client, row in rows.items():
             if row is not None:
-                client.arena.reveal_scores(self.id, round_, row, digest("salt", client.address, round_))
+                client.scoring.reveal_scores(self.id, round_, row, digest("salt", client.address, round_))
 
     def settle(self, round_):
+        """Settle a round whole, whoever and whatever is left to do."""
         self.to(self.reader.arena.round_times(self.id, round_).settle_from)
-        return self.world.creator.arena.settle_round(self.id, round_)
+        self.world.creator.scoring.settle_round(self.id, round_)
+
+    def open_case(self, challenger, trainer, round_, *, ground=Ground.REPLAY, claim=0, named=()):
+        """Seal a case against the trainer's submission of a round, show it at once and latch its seed; its id."""
+        charge = Charge(
+            trainer=trainer.address,
+            round=round_,
+            ground=ground,
+            claim=claim,
+            evidence_digest=digest("evidence"),
+            named=named,
+        )
+        salt = digest("case", challenger.address)
+        case = challenger.challenges.seal_case(self.id, charge, salt, bond=self.config.court.bond)
+        challenger.challenges.show_case(case, charge, salt)
+        self.chain.mine(2)
+        challenger.challenges.latch_seed(case)
+        return case
 
 
 def refused(name, call, *args, **kwargs):

@@ -4,7 +4,14 @@ import stat
 
 import pytest
 
-from chain.accounts import account_from_env, account_from_key, account_from_keystore, dev_account, save_keystore
+from chain.accounts import (
+    account_from_env,
+    account_from_key,
+    account_from_keystore,
+    dev_account,
+    parse_address,
+    save_keystore,
+)
 from chain.errors import BadKey
 
 # Hardhat's and Anvil's public first development key: the address is known from elsewhere.
@@ -57,6 +64,19 @@ def test_a_broken_keystore_is_refused(tmp_path, content):
 def test_a_missing_keystore_is_refused(tmp_path):
     with pytest.raises(BadKey, match="cannot read"):
         account_from_keystore(tmp_path / "none.json", "secret")
+
+
+@pytest.mark.parametrize("text", [ADDRESS, ADDRESS.lower(), "0x" + ADDRESS[2:].upper()])
+def test_an_address_is_read_with_its_capitals(text):
+    assert parse_address(text) == ADDRESS
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0x", ADDRESS[2:], ADDRESS[:-1], ADDRESS + "0", "0x" + ADDRESS[2:].swapcase(), "0x" + "g" * 40]
+)
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(ValueError):
+        parse_address(text)
 
 
 def test_dev_accounts_are_fixed():

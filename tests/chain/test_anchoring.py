@@ -34,7 +34,7 @@ def running(started):
 
 @pytest.fixture
 def anchorer(running):
-    return RunAnchorer(running.alice, running.id)
+    return RunAnchorer(running.alice, running.proofs[running.alice].run_id)
 
 
 @pytest.fixture
@@ -114,14 +114,14 @@ class TestAnchor:
         anchors = [anchorer.anchor(0, 1, root(0, 1)), anchorer.anchor(1, 3, root(1, 3))]
         assert all(isinstance(anchor, Anchor) for anchor in anchors)
         assert anchorer.held() == tuple(anchors)
-        assert RunAnchorer(running.bob, running.id).held() == ()
+        assert RunAnchorer(running.bob, running.proofs[running.bob].run_id).held() == ()
 
     def test_a_second_call_sends_nothing_and_gives_the_same_receipt(self, running, anchorer, root):
         first = anchorer.anchor(0, 1, root(0, 1))
         anchorer.anchor(1, 1, root(1, 1))
-        before = sent(running, running.alice)
+        before, run_id = sent(running, running.alice), running.proofs[running.alice].run_id
         assert anchorer.anchor(0, 1, root(0, 1)) == first
-        assert RunAnchorer(running.alice, running.id).anchor(0, 1, root(0, 1)) == first  # another process
+        assert RunAnchorer(running.alice, run_id).anchor(0, 1, root(0, 1)) == first  # another process
         assert sent(running, running.alice) == before
 
     @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ class TestAnchor:
         """It does not know the anchor yet, so it is tried again, refused, and found after all."""
         through, before = wire.on_call, sent(running, running.alice)
         wire.on_call, yesterday = record(VIEW)
-        running.alice.arena.run(running.id, running.alice.address)
+        running.alice.arena.run(running.proofs[running.alice].run_id)
         wire.on_call = through
         anchor = anchorer.anchor(0, 1, root(0, 1))
         wire.on_call = lambda make_request, method, params: (
@@ -178,25 +178,25 @@ class TestAnchor:
 
 class TestStop:
     def test_it_is_declared_once_and_read_back(self, running, anchorer, root):
-        alice, bob, proof = running.alice, running.bob, running.proofs[running.alice]
-        bobs = RunAnchorer(bob, running.id)
+        alice, bob, arena = running.alice, running.bob, running.reader.arena
+        proof, bobs = running.proofs[alice], RunAnchorer(bob, running.proofs[bob].run_id)
         bobs.anchor(0, 1, root(0, 1))
         bobs.stop(1)
         anchors = (anchorer.anchor(0, 2, root(0, 2)),)
-        assert read_run(running.reader, running.id, alice.address).stopped is None
-        assert running.reader.arena.run_segments(running.id, alice.address) == running.config.segments
+        assert read_run(running.reader, proof.run_id).stopped is None
+        assert arena.run_segments(proof.run_id) == running.config.work.segments
         stop = anchorer.stop(2)
         assert stop == Stop(segments=2, block=running.chain.block(), tx=stop.tx)
         transaction = running.chain.web3.eth.get_transaction(stop.tx)
         assert (transaction["from"], transaction["blockNumber"]) == (alice.address, stop.block)
         before = sent(running, alice)
-        assert anchorer.stop(2) == RunAnchorer(alice, running.id).stop(2) == stop
+        assert anchorer.stop(2) == RunAnchorer(alice, proof.run_id).stop(2) == stop
         assert sent(running, alice) == before
-        record = read_run(running.reader, running.id, alice.address)
+        record = read_run(running.reader, proof.run_id)
         assert (record.stopped, record.anchors) == (stop, anchors)
         assert record.transcript_digest == transcript_digest(proof.spec_digest, anchors)
-        assert running.reader.arena.run_segments(running.id, alice.address) == 2
-        assert running.reader.arena.run_segments(running.id, bob.address) == 1
+        assert arena.run_segments(proof.run_id) == 2
+        assert arena.run_segments(running.proofs[bob].run_id) == 1
 
     @pytest.mark.parametrize("segments", [0, 1, 3, 4])
     def test_only_what_is_anchored_can_be_declared(self, running, anchorer, root, segments):
@@ -220,7 +220,7 @@ class TestStop:
         before = sent(running, running.alice)
         wire.on_call = lose_answer(method, times=1)
         stop = anchorer.stop(2)
-        assert read_run(running.reader, running.id, running.alice.address).stopped == stop
+        assert read_run(running.reader, running.proofs[running.alice].run_id).stopped == stop
         assert sent(running, running.alice) == before + 1
 
     @pytest.mark.parametrize("delivered", [True, False])
@@ -234,18 +234,17 @@ class TestStop:
         anchorer.stop(2)
         assert sent(running, running.alice) == before + 1
 
-    def test_a_stopped_run_is_submitted_and_one_cut_short_in_silence_is_not(self, running, anchorer, root):
+    def test_a_stopped_run_stands_in_the_end_and_one_cut_short_in_silence_does_not(self, running, anchorer, root):
         for client, proof in running.proofs.items():
-            proof.anchors = [RunAnchorer(client, running.id).anchor(0, 2, segment_tree(proof.segments[:2]).root)]
+            proof.anchors = [RunAnchorer(client, proof.run_id).anchor(0, 2, segment_tree(proof.segments[:2]).root)]
             running.mark(client, proof, segment=1)
+            running.commit(client, proof)
         anchorer.stop(2)
-        running.commit(running.alice, running.proofs[running.alice])
-        error = refused("TranscriptIncomplete", running.commit, running.bob, running.proofs[running.bob])
-        assert error.args_by_name == {"have": 2, "need": 4}
         running.to_round_end(1)
-        running.reveal(running.alice, running.proofs[running.alice])
-        assert running.reader.arena.standing(running.id, running.alice.address, 1)
-        assert read_run(running.reader, running.id, running.alice.address).submission.model_cid
+        for client, proof in running.proofs.items():
+            running.reveal(client, proof)
+        assert running.reader.arena.standing_orders(running.id, 1) == (1, 2)
+        assert running.reader.arena.standing_orders(running.id, running.config.clock.final_round) == (1, 0)
 
     def test_a_stop_belongs_to_the_submission_phase(self, running, anchorer, root):
         anchorer.anchor(0, 2, root(0, 2))

@@ -6,12 +6,13 @@ from web3.middleware import Web3Middleware
 
 import chain.contract
 from chain.anchoring import RunAnchorer, read_run
+from chain.anvil import ANSWER_S, connect
 from chain.client import ArenaClient
 from chain.errors import WrongChain
 from chain.types import tokens
 from pol.errors import Unreachable
 from pol.transcript import segment_tree
-from tests.chain.anvil import ANSWER_S, Anvil, connect, lossy_line, require_anvil
+from tests.chain.anvil import Anvil, lossy_line, require_anvil
 from tests.chain.play import World
 
 pytestmark = pytest.mark.node
@@ -37,7 +38,7 @@ def running(prepared):
     task.chain.state.write_bytes(state)
     task.chain.start()
     yield task
-    task.chain.crash()
+    task.chain.kill()
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def node(running):
 
 @pytest.fixture
 def anchorer(running):
-    return RunAnchorer(running.alice, running.id)
+    return RunAnchorer(running.alice, running.proof.run_id)
 
 
 def anchor(running, anchorer, first, count=1):
@@ -65,7 +66,7 @@ def test_a_dead_node_is_unreachable_and_a_restarted_one_goes_on(node, running, a
         lambda: anchor(running, anchorer, 1),
         lambda: anchorer.stop(1),
         anchorer.held,
-        lambda: read_run(running.reader, running.id, running.alice.address),
+        lambda: read_run(running.reader, running.proof.run_id),
         lambda: ArenaClient(node.web3, running.world.deployment),
     ]
     for call in calls:
@@ -78,7 +79,7 @@ def test_a_dead_node_is_unreachable_and_a_restarted_one_goes_on(node, running, a
     stop = anchorer.stop(2)
     node.stop()
     node.start()
-    record = read_run(running.reader, running.id, running.alice.address)
+    record = read_run(running.reader, running.proof.run_id)
     assert (record.anchors, record.stopped) == ((first, second), stop)
     assert anchorer.stop(2) == stop
 
@@ -90,13 +91,13 @@ def test_a_lost_answer_does_not_send_twice(node, running, anchorer, what, times)
     before = sent(running)
     with lossy_line(node.url, "eth_sendRawTransaction", times) as line:
         client = ArenaClient(connect(line, node.request), running.world.deployment, running.alice.account)
-        distant = RunAnchorer(client, running.id)
+        distant = RunAnchorer(client, running.proof.run_id)
         if what == "anchor":
             made = anchor(running, distant, 1)
             assert anchorer.held()[1:] == (made,)
         else:
             made = distant.stop(1)
-            assert read_run(running.reader, running.id, running.alice.address).stopped == made
+            assert read_run(running.reader, running.proof.run_id).stopped == made
     assert sent(running) == before + 1
 
 
@@ -146,7 +147,7 @@ def test_an_anchor_that_the_chain_lost_is_missed_and_anchored_anew(node, running
     node.stop()
     node.start()
     lost = anchor(running, anchorer, 1)
-    node.crash()
+    node.kill()
     node.start()
     assert anchorer.held() == (first,)
     again = anchor(running, anchorer, 1)
@@ -170,7 +171,7 @@ def signed_anchor(running, **changes):
     """Alice's signed transaction that anchors her first segment."""
     arena, sender = running.alice.arena, running.alice.address
     root = segment_tree(running.proof.segments[:1]).root
-    call = arena.connection.contract("Arena", arena.address).functions["anchor"](running.id, 0, 1, root)
+    call = arena.connection.contract("Arena", arena.address).functions["anchor"](running.proof.run_id, 0, 1, root)
     transaction = call.build_transaction({"from": sender, "nonce": sent(running), "gas": 500_000})
     return running.alice.account.sign_transaction({**transaction, **changes}).raw_transaction
 

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chain.case import Charge, Ground
 from chain.commitments import (
     Site,
     case_seed,
+    charge_commitment,
     final_set_commitment,
     new_salt,
     sampled_segments,
@@ -40,8 +42,9 @@ def sha(data):
 
 
 def test_submission():
-    found = submission_commitment(SITE, 3, OTHER, model_digest=A, transcript_digest=B, model_cid="bafy", salt=C)
-    assert found == sha(words("aiarena/submission/v1", 7, ADDRESS, 3, OTHER, A, B, sha(b"bafy"), C))
+    promise = {"model_digest": A, "transcript_digest": B, "model_cid": "bafy", "salt": C}
+    found = submission_commitment(SITE, 3, OTHER, run_id=9, round_=2, branch=5, **promise)
+    assert found == sha(words("aiarena/submission/v2", 7, ADDRESS, 3, OTHER, 9, 2, 5, A, B, sha(b"bafy"), C))
 
 
 def test_scores():
@@ -53,6 +56,13 @@ def test_scores():
 def test_vote():
     found = vote_commitment(SITE, 5, OTHER, uphold=True, reproduction=A, salt=C)
     assert found == sha(words("aiarena/vote/v1", 7, ADDRESS, 5, OTHER, True, A, C))
+
+
+def test_charge():
+    charge = Charge(trainer=OTHER, round=2, ground=Ground.WATERMARK, claim=4, evidence_digest=A, named=(1, 6))
+    tail = words(OTHER, 2, 1, 4, A, 6 * 32, 2, 1, 6)  # the list lies behind the six words of the struct
+    head = words("aiarena/case/v1", 7, ADDRESS, 3, ADDRESS, 7 * 32, C)  # and the struct behind seven
+    assert charge_commitment(SITE, 3, ADDRESS, charge, C) == sha(head + tail)
 
 
 def test_final_set():

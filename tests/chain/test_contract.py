@@ -11,12 +11,13 @@ from web3 import Web3
 from web3.providers.base import BaseProvider
 
 from chain.accounts import dev_account
-from chain.artifact import CONTRACTS, artifact
+from chain.arena import NO_BASE
+from chain.artifact import ALL_CONTRACTS, artifact
 from chain.client import ArenaClient
 from chain.contract import Connection
 from chain.errors import ChainError, ContractReverted, NetworkUnavailable, WrongChain
 from chain.reverts import HINTS, explain_revert
-from chain.types import Phase, Role, tokens
+from chain.types import Phase, Role, to_abi, tokens
 from pol.errors import Unreachable
 from tests.chain.play import digest, refused
 
@@ -130,9 +131,10 @@ def test_a_chain_without_the_contract_is_the_wrong_one():
 
 
 def test_every_refusal_says_what_to_do():
-    named = {item["name"] for name in CONTRACTS for item in artifact(name).abi if item["type"] == "error"}
+    named = {item["name"] for name in ALL_CONTRACTS for item in artifact(name).abi if item["type"] == "error"}
     # These can only come of a fault in the contracts, or of a token that is not ours.
     internal = {"OverBudget", "ReentrancyGuardReentrantCall", "SafeERC20FailedOperation"}
+    internal |= {"CheckpointUnorderedInsertion", "SafeCastOverflowedUintDowncast"}
     internal |= {name for name in named if name.startswith("ERC20Invalid")}
     assert named - internal == set(HINTS)
 
@@ -165,7 +167,7 @@ class TestOnTheEmbeddedChain:
         # All-zero data also reads as an empty string: the decoder must go by the selector.
         assert refused("UnknownTask", world.reader.arena.task_config, 0).args_by_name == {"taskId": 0}
         assert refused("UnknownRound", world.reader.arena.round_times, world.task().id, 0).args_by_name == {"round": 0}
-        refused("UnknownTask", world.creator.arena.settle_round, 0, 1)
+        refused("UnknownTask", world.creator.scoring.rank_round, 0, 1, 1)
 
     def test_a_transaction_that_fails_only_when_mined(self, world):
         class Hopeful:
@@ -178,7 +180,7 @@ class TestOnTheEmbeddedChain:
         task = world.task()
         connection = world.clients[1].arena.connection
         contract = connection.contract("Arena", world.deployment.arena)
-        call = Hopeful(contract.functions["registerRun"](task.id, digest("spec"), digest("key")))
+        call = Hopeful(contract.functions["registerRun"](task.id, digest("spec"), digest("key"), to_abi(NO_BASE)))
         refused("NotTrainer", connection.transact, call, "Arena.registerRun")
 
     def test_an_account_without_gas(self, world):

@@ -1,6 +1,8 @@
 """Delegators' shares over rounds: the whole-number rule against the equation, and what no order of events may break."""
 
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 
 from chain.delegation import Delegations
 from chain.rewards import delegator_pool, delegator_reward
+from tests.golden.shares import claims
 
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden/delegations.json").read_text())["cases"]
 TOKEN = 10**18
 NAMES = ["dan", "dora", "dirk"]
 amounts = st.integers(0, 27).flatmap(lambda digits: st.integers(1, 10**digits))
@@ -98,3 +102,9 @@ def test_what_cannot_be_lent_is_refused(amount, round_):
     held.settle(1)
     with pytest.raises(ValueError, match="round"):
         held.lend("dora", amount, round_)
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=range(len(GOLDEN)))
+def test_golden_claims(case):
+    """The same file that the contracts are held to (chain/contracts/test/RewardEscrow.t.sol)."""
+    assert {name: case[name] for name in ("operator", "claims")} == claims(case)

@@ -17,13 +17,22 @@ def test_the_contracts_know_each_other(world):
     d = world.deployment
     expected = {
         "vault": {"token": d.token, "arena": d.arena, "manager": d.challenges},
-        "escrow": {"token": d.token, "arena": d.arena, "manager": d.challenges, "vault": d.vault},
-        "arena": {"token": d.token, "vault": d.vault, "escrow": d.escrow, "manager": d.challenges},
+        "escrow": {
+            "token": d.token, "arena": d.arena, "scoring": d.scoring, "manager": d.challenges, "vault": d.vault,
+        },
+        "arena": {
+            "token": d.token, "vault": d.vault, "escrow": d.escrow, "scoring": d.scoring, "manager": d.challenges,
+        },
+        "scoring": {"arena": d.arena, "vault": d.vault, "escrow": d.escrow},
         "challenges": {"token": d.token, "arena": d.arena, "vault": d.vault, "escrow": d.escrow},
-    }
+    }  # fmt: skip
     for name, links in expected.items():
         client = getattr(world.reader, name)
         assert {link: client.call(link) for link in links} == links
+    assert world.reader.scoring.call("rules") == world.reader.arena.call("rules")
+    challenges = world.reader.challenges
+    rules = challenges.connection.contract("CaseRules", challenges.call("caseRules"))
+    assert (rules.functions.arena().call(), rules.functions.scoring().call()) == (d.arena, d.scoring)
 
 
 def test_one_address_leads_to_all(world):

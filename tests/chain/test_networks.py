@@ -14,7 +14,7 @@ from chain.client import ArenaClient
 from chain.contract import Connection
 from chain.deployment import deploy
 from chain.errors import ChainError, NetworkUnavailable, WrongChain
-from chain.networks import NETWORKS, find_network, require_chain
+from chain.networks import NETWORKS, find_network, open_network, require_chain
 from chain.types import tokens
 
 SECRET = "paid-for-key"
@@ -104,6 +104,28 @@ class TestConnect:
         monkeypatch.setenv("ARENA_RPC_BASE", start + SECRET)
         with pytest.raises(ChainError, match="is no address of a node") as caught:
             find_network("base").connect()
+        assert SECRET not in str(caught.value)
+
+
+class TestOpen:
+    def test_by_name(self, monkeypatch):
+        with node_of(84532) as address:
+            monkeypatch.setenv("ARENA_RPC_BASE_SEPOLIA", address)
+            network, web3 = open_network("base-sepolia")
+            assert (network.name, web3.eth.chain_id) == ("base-sepolia", 84532)
+
+    @pytest.mark.parametrize(("chain_id", "name"), [(8453, "base"), (31337, "local"), (7, "chain 7")])
+    def test_by_address_the_node_says_which_it_is(self, chain_id, name):
+        with node_of(chain_id) as address:
+            network, web3 = open_network(address)
+            assert (network.name, network.chain_id, web3.eth.chain_id) == (name, chain_id, chain_id)
+            assert network.is_local == (name == "local") and network.least_window >= 1
+
+    def test_a_silent_node_is_not_named(self):
+        with node_of(1) as address:
+            pass
+        with pytest.raises(NetworkUnavailable, match="did not answer") as caught:
+            open_network(address)
         assert SECRET not in str(caught.value)
 
 

@@ -5,12 +5,16 @@ unit or a few. PRB-Math takes another way, through base 2, and loses more of the
 through the shares alone: the ratio of two shares is the quotient of what they were made from.
 """
 
+import json
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 
 from chain.rewards import shares, validator_shares, weighted_median
+from tests.golden.rounds import outcome
 
+ROUNDS = json.loads((Path(__file__).parents[1] / "golden/rounds.json").read_text())["cases"]
 WAD = 10**18
 ONE = Fraction(1)
 
@@ -99,3 +103,10 @@ def test_medians_are_those_of_yuma_consensus(stakes, medians):
     last = {75: [0, 4000, 5000], 30: [0, 0, 5000]}[stakes[1]]
     scores = [[0, 1000, 0], [0, 2000, 4000], [0, 3000, 1000], last]
     assert weighted_median(scores, stakes) == [Fraction(median, 10_000) for median in medians]
+
+
+@pytest.mark.parametrize("case", ROUNDS, ids=range(len(ROUNDS)))
+def test_golden_rounds(case):
+    """The same file that the contracts are held to (chain/contracts/test/RewardVectors.t.sol)."""
+    found = outcome(case)
+    assert {name: case[name] for name in found} == found
