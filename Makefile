@@ -1,6 +1,8 @@
 # make demo   plays the whole story        make test        runs every test (Python, and Solidity where node is)
+# make demo CHAIN=anvil  plays it on a node of its own, and keeps the chain in runs/chain.json
 # make lint   checks style, types, imports  make artifacts  recompiles the contracts that the package ships
-# make seeded-bugs  plants bugs, and insists that a test notices each    make bench  measures, and writes docs/benchmarks.md
+# make seeded-bugs  plants bugs, and insists that a test notices each (contract-bugs: in the contracts)
+# make bench  measures, and writes docs/benchmarks.md
 # make experiments  steals marked models, for about ten hours; resumes; writes docs/watermark-results.md
 # make test-ipfs  tests the IPFS store against a real node: the one at AIARENA_IPFS_API, or js-ipfs, which it installs
 PYTHON ?= python3
@@ -13,7 +15,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist
 FORGE := node_modules/.bin/forge
 NODE := $(shell command -v node 2>/dev/null)
 
-.PHONY: install demo test test-slow test-contracts test-ipfs seeded-bugs bench experiments experiments-quick lint artifacts clean
+.PHONY: install demo test test-slow test-contracts test-ipfs seeded-bugs contract-bugs bench experiments experiments-quick lint artifacts clean
 
 install: .venv/installed
 
@@ -40,7 +42,7 @@ $(IPFS)/node_modules/.installed: $(IPFS)/package.json $(IPFS)/package-lock.json
 	@touch $@
 
 demo: .venv/installed
-	@$(BIN)/arena demo
+	@$(BIN)/arena demo $(if $(CHAIN),--chain $(CHAIN))
 
 ifdef NODE
 test: .venv/installed-dev $(CONTRACTS)/node_modules/.installed test-contracts
@@ -63,9 +65,13 @@ test-ipfs: .venv/installed-dev $(if $(AIARENA_IPFS_API),,$(IPFS)/node_modules/.i
 seeded-bugs: .venv/installed-dev
 	@$(BIN)/python tests/seeded_bugs.py
 
+contract-bugs: .venv/installed-dev $(CONTRACTS)/node_modules/.installed
+	@$(BIN)/python tests/contract_bugs.py
+
 bench: .venv/installed-dev
 	@$(BIN)/python -m experiments.overhead.run
 	@$(BIN)/python -m experiments.verification.run
+	@$(BIN)/python -m experiments.gas.run
 	@$(BIN)/python -m experiments.page
 
 experiments: .venv/installed-dev

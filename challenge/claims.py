@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-from chain.accounts import Account
 from chain.eip712 import SIGNATURE_BYTES
 from challenge.signing import check_claim_signature, sign_claim
 from pol.encoding import MAX_JSON_BYTES, Json, canonical_json, fields, from_hex, parse_canonical_json, to_hex
@@ -24,6 +24,9 @@ from pol.spec import TrainingSpec
 from pol.state import Tensors
 from pol.tensors import table_digest, table_row, tensor_table
 from watermark import Claim
+
+if TYPE_CHECKING:
+    from chain.signers import Signer
 
 TABLE_FILE = "state_table.json"
 SPEC_FILE = "spec.json"
@@ -52,7 +55,7 @@ def write_claim(
     claim: Claim,
     spec: TrainingSpec,
     reference: Mapping[str, torch.Tensor],
-    account: Account | None = None,
+    account: Signer | None = None,
 ) -> None:
     """Write ``claim`` with ``spec`` and the table of ``reference``, the whole captured state after which it branched.
 

@@ -8,29 +8,46 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from typer.core import TyperGroup
 
-from challenge.console import console, failing, print_failure, print_lines, print_verdict, run, say
+from challenge.console import failing, print_failure, print_lines, print_verdict, run, say
 from challenge.doctor_cli import doctor_command
+from challenge.places import asking, located, watching
 from challenge.sampling import DEFAULT_SEGMENTS
 from challenge.sealing_cli import juror_key_command, read_claims, seal_command
 from challenge.verdict import ExitCode, Verdict
-from pol.cid import is_cid
 from pol.encoding import MAX_INTEGER
 from pol.errors import ProofError, SpecError
 
-if TYPE_CHECKING:
-    from challenge.segments import Watcher
+CASES = ("claim", "open", "respond", "vote", "appeal", "settle", "status")
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+class Commands(TyperGroup):
+    """The commands of this file, and those of cases, which import web3: only who asks for one waits for that."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """All names."""
+        return [*super().list_commands(ctx), *CASES]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command called ``cmd_name``, if there is one."""
+        if cmd_name not in CASES:
+            return super().get_command(ctx, cmd_name)
+        from challenge.case_cli import commands
+
+        group = typer.main.get_command(commands())
+        assert isinstance(group, TyperGroup)
+        return group.get_command(ctx, cmd_name)
+
+
+app = typer.Typer(cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.command("doctor")(doctor_command)
 app.command("juror-key")(juror_key_command)
 app.command("seal")(seal_command)
@@ -45,8 +62,9 @@ Store = Annotated[
 
 @app.callback()
 def challenge() -> None:
-    """Check proofs of learning. Exit codes: 0 verified, 1 could not run, 2 usage, 10 malformed, 11 replay mismatch,
-    12 watermark, 13 anchor, 20 inconclusive."""
+    """Check proofs of learning, and bring what is wrong before a jury. Exit codes: 0 verified, or done; 1 could not
+    run; 2 usage; 3 not yet (cases only): repeat it later; 10 malformed; 11 replay mismatch; 12 watermark; 13 anchor;
+    20 inconclusive."""
 
 
 @app.command("verify")
@@ -71,6 +89,10 @@ def verify_command(
         list[str] | None, typer.Option(help="Source digest (0x…) of a program that may run here; repeatable.")
     ] = None,
     store: Store = None,
+    network: Annotated[
+        str | None, typer.Option(help="The chain to ask: base, base-sepolia, local, or a node's address.")
+    ] = None,
+    arena: Annotated[str | None, typer.Option(help="The Arena's address there, if not deployed from here.")] = None,
     device: Annotated[str, typer.Option(help="Where steps are computed: cpu, cuda, or cuda:1.")] = "cpu",
     executor: Annotated[
         str, typer.Option(help="Who replays: process, pool:4 (that many), ray (here), or ray://host:port.")
@@ -91,6 +113,8 @@ def verify_command(
         challenge verify bafkrei... --store ipfs --executor pool:4
 
         challenge verify runs/mallory --claim alice.sealed --juror-key juror.json --case 1
+
+        challenge verify runs/alice --network base-sepolia --arena 0x70997970C51812dc3A010C7d01b50e0d17dc79C8
     """
     chosen = _segments(segments)
     trusted = frozenset(_digest(value) for value in trust_program or [])
@@ -109,13 +133,14 @@ def verify_command(
             segments=chosen, dataset=data, trusted=trusted, device=device, executor=replays, limits=limits
         )  # fmt: skip
         claims = read_claims(claim or [], juror_key, case)
+        chain = stack.enter_context(asking(network, arena))
         try:
-            folder = stack.enter_context(_located(proof, store))
+            folder = stack.enter_context(located(proof, store))
         except ProofError as error:
             verdict = Verdict()
             verdict.reject(ExitCode.MALFORMED, str(error))
         else:
-            verdict = verify(folder, policy, claims=claims, watcher=stack.enter_context(_watching(as_json)))
+            verdict = verify(folder, policy, claims=claims, chain=chain, watcher=stack.enter_context(watching(as_json)))
     if as_json:
         print(json.dumps(verdict.to_json() | {"proof": proof}, sort_keys=True))
     else:
@@ -144,7 +169,7 @@ def inspect_command(
 
     with failing(as_json, verbose), ExitStack() as stack:
         try:
-            found = inspect_proof(stack.enter_context(_located(proof, store)), DEFAULT_SEGMENTS)
+            found = inspect_proof(stack.enter_context(located(proof, store)), DEFAULT_SEGMENTS)
         except ProofError as error:
             if as_json:
                 print_failure(str(error), ExitCode.MALFORMED)
@@ -206,53 +231,6 @@ def _usage(option: str) -> Iterator[None]:
         yield
     except SpecError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error
-
-
-@contextmanager
-def _located(proof: str, store: str | None) -> Iterator[Path]:
-    """The proof's folder: the one that is named, or a temporary one with what the store has under a CID.
-
-    Raises :class:`ProofError` if what is served there is no proof.
-    """
-    if Path(proof).exists() or not is_cid(proof):
-        yield Path(proof)
-        return
-    if store is None:
-        raise typer.BadParameter(f"say where {proof} is to be fetched from", param_hint="--store")
-    from challenge.bundle import fetch_proof
-    from pol.store import open_store
-
-    with tempfile.TemporaryDirectory() as name:
-        with _progress() as progress:
-            task = progress.add_task("fetch", total=None)
-            fetch_proof(
-                proof,
-                open_store(store),
-                Path(name) / "proof",
-                on_blob=lambda done, total: progress.update(task, completed=done, total=total),
-            )
-        yield Path(name) / "proof"
-
-
-@contextmanager
-def _watching(as_json: bool) -> Iterator[Watcher]:
-    """A progress bar on a terminal, one line a segment elsewhere, nothing of either with ``--json``."""
-    from challenge.segments import Watcher
-
-    with _progress() as progress:
-        task = progress.add_task("replay", total=None)
-
-        def replayed(index: int, matched: bool) -> None:
-            progress.advance(task)
-            if not console.is_terminal and not as_json:
-                say(f"{'replay':<14}segment {index} {'matches' if matched else 'DOES NOT MATCH'}")
-
-        yield Watcher(planned=lambda count: progress.update(task, total=count), replayed=replayed)
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _segments(value: str) -> int | list[int] | None:

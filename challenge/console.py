@@ -66,7 +66,7 @@ def _short(number: float | None) -> str:
     return "not finite" if number is None else f"{number:.2g}"
 
 
-def print_failure(message: str, code: ExitCode = ExitCode.CANNOT_RUN) -> None:
+def print_failure(message: str, code: int = ExitCode.CANNOT_RUN) -> None:
     """The one JSON object of a command that found nothing to tell."""
     print(json.dumps({"format": "aiarena.error/1", "exit_code": int(code), "error": message}, sort_keys=True))
 

@@ -1,4 +1,4 @@
-"""Cases on chain, from both sides of the table: the trainer's answer and the juror's judgement."""
+"""Cases on chain, from all sides of the table: the trainer's answer, the accuser's leaves, the juror's judgement."""
 
 from __future__ import annotations
 
@@ -8,25 +8,28 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from eth_utils.address import to_checksum_address
-
 from chain.anchoring import read_run
+from chain.case import Case, MarkChannel, MarkLeaf
 from chain.client import ArenaClient
 from chain.commitments import new_salt
+from chain.contract import Event
 from chain.errors import ChainError
 from chain.types import Opening, open_segment
 from challenge.bundle import fetch_proof, publish_proof
 from challenge.claims import TiedClaim
+from challenge.onchain import claimed_run, run_of
 from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome, Verdict
 from challenge.verify import verify
-from pol.encoding import digest, to_hex
+from pol.encoding import digest
 from pol.errors import CannotRun, ProofError
 from pol.proof import Proof
 from pol.state import from_safetensors
 from pol.store import BlobStore
 
 NO_REPRODUCTION_DOMAIN = "aiarena/no-reproduction/v1"
+LEAVES_A_TRANSACTION = 128
+"""At most 90 KB, for keys of up to 2^16 leaves; nodes take transactions of 128 KiB."""
 
 
 def open_segments(proof: Proof, segments: Sequence[int]) -> list[Opening]:
@@ -41,9 +44,21 @@ def answer_case(client: ArenaClient, case_id: int, folder: Path, store: BlobStor
     """
     proof = Proof.read(folder)
     bundle = publish_proof(folder, store)
-    openings = open_segments(proof, client.challenges.sampled_segments(case_id))
+    openings = open_segments(proof, client.challenges.segments_to_open(case_id))
     client.challenges.respond(case_id, openings, bundle)
     return bundle
+
+
+def open_claim(client: ArenaClient, case_id: int, tied: TiedClaim) -> None:
+    """Open a claim's leaves on chain, as the challenger of a watermark case, in as many transactions as it takes.
+
+    Goes on where an earlier call was interrupted. The contract refuses leaves that the beacon did not draw.
+    """
+    claim = tied.claim
+    shape = [MarkChannel(part.groups, part.leaves) for part in claim.parameters.channels.values()]
+    leaves = [MarkLeaf(leaf.index, leaf.seed, leaf.salt, leaf.siblings) for leaf in claim.leaves]
+    for start in range(client.challenges.case(case_id).leaves, len(leaves), LEAVES_A_TRANSACTION):
+        client.challenges.open_leaves(case_id, shape, leaves[start : start + LEAVES_A_TRANSACTION])
 
 
 def judge_case(
@@ -54,18 +69,22 @@ def judge_case(
     claims: Sequence[TiedClaim] = (),
     policy: Policy | None = None,
 ) -> Verdict:
-    """A juror's own verdict on an answered case: fetch what was served, replay the segments that were drawn."""
+    """A juror's own verdict on an answered case: fetch what was served, replay the segments that were opened.
+
+    Raises :class:`pol.errors.CannotRun` if the files are not to be had: then ``challenges.vote_unavailable`` says so.
+    """
     case = client.challenges.case(case_id)
-    drawn = client.challenges.sampled_segments(case_id)
+    drawn = client.challenges.segments_to_open(case_id)
     mine = replace(policy or Policy(), segments=drawn)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "proof"
         try:
             fetch_proof(served_bundle(client, case_id), store, folder)
             proof = Proof.read(folder)
-            task = proof.spec.task
-            if task is None or (task.task_id, to_hex(proof.spec.trainer)) != (case.task_id, case.trainer.lower()):
+            if run_of(proof, client) != case.run_id:
                 raise ProofError("the served proof is of another run than the case")
+            if not shows_accused(client, case, proof):
+                raise ProofError("the served proof shows another model than the one the case is about")
             if max(drawn) >= proof.segment_count:
                 raise ProofError("the served proof lacks segments that the case drew")
         except ProofError as error:
@@ -75,22 +94,32 @@ def judge_case(
         return verify(folder, mine, claims=[with_model(tied, client, store) for tied in claims], chain=client)
 
 
+def shows_accused(client: ArenaClient, case: Case, proof: Proof) -> bool:
+    """Whether the proof's model is the one the case is about: of a run, every round may have another."""
+    accused = client.arena.submission(case.task_id, case.charge.trainer, case.charge.round)
+    return proof.submission is not None and proof.submission.model_digest == accused.model_digest
+
+
 def with_model(tied: TiedClaim, client: ArenaClient, store: BlobStore) -> TiedClaim:
-    """``tied`` with the model that its trainer submitted, where that is revealed and in ``store``."""
+    """``tied`` with the last model that was submitted from its run, where that is revealed and in ``store``."""
     task = tied.spec.task
     with suppress(CannotRun, ChainError, ProofError):  # who shows no run or no model has none to compare
-        trainer = to_checksum_address(tied.spec.trainer)
-        submission = read_run(client, task.task_id, trainer).submission if task else None
-        if submission and submission.model_cid:
-            data = store.get(submission.model_cid)
-            return replace(tied, model=from_safetensors(data, where=f"model {submission.model_cid}"))
+        run_id = claimed_run(tied, task.task_id, client) if task else None
+        models = read_run(client, run_id).submissions if run_id is not None else ()
+        cid = next((model.model_cid for model in reversed(models) if model.model_cid), None)
+        if cid:
+            return replace(tied, model=from_safetensors(store.get(cid), where=f"model {cid}"))
     return tied
 
 
 def served_bundle(client: ArenaClient, case_id: int) -> str:
-    """The CID of the bundle that the trainer's answer names; :class:`ProofError` if there is no answer."""
+    """The CID of the bundle that the trainer served last; :class:`ProofError` if there is no answer."""
     seed_block = client.challenges.case(case_id).seed.block  # no answer is older than the drawn segments
-    for event in client.challenges.events("CaseAnswered", first_block=seed_block, caseId=case_id):
+
+    def events(name: str) -> list[Event]:
+        return client.challenges.events(name, first_block=seed_block, caseId=case_id)
+
+    for event in reversed(events("CaseAnswered") + events("ServedAgain")):
         return str(event.args["bundleCid"])
     raise ProofError(f"case {case_id} was not answered")
 
@@ -98,15 +127,25 @@ def served_bundle(client: ArenaClient, case_id: int) -> str:
 def vote(client: ArenaClient, case_id: int, verdict: Verdict) -> tuple[bool, bytes, bytes] | None:
     """Commit a juror's vote from its verdict; returns (uphold, reproduction, salt) for the reveal.
 
-    An inconclusive verdict casts no vote, and None is returned: it is neither a pass nor an accusation.
+    None is returned, and no vote cast, where :func:`ballot` has none.
+    """
+    cast = ballot(verdict)
+    if cast is None:
+        return None
+    salt = new_salt()
+    client.challenges.commit_vote(case_id, uphold=cast[0], reproduction=cast[1], salt=salt)
+    return (*cast, salt)
+
+
+def ballot(verdict: Verdict) -> tuple[bool, bytes] | None:
+    """What a juror with this verdict votes: (uphold, reproduction).
+
+    An inconclusive verdict has no vote, None: it is neither a pass nor an accusation.
     """
     if verdict.outcome is Outcome.INCONCLUSIVE:
         return None
-    uphold = verdict.outcome is Outcome.REJECTED
     reproduction = bytes.fromhex(verdict.reproduction[2:]) if verdict.reproduction else _nothing_to_replay(verdict)
-    salt = new_salt()
-    client.challenges.commit_vote(case_id, uphold=uphold, reproduction=reproduction, salt=salt)
-    return uphold, reproduction, salt
+    return verdict.outcome is Outcome.REJECTED, reproduction
 
 
 def _nothing_to_replay(verdict: Verdict) -> bytes:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from eth_utils.address import to_checksum_address
 
-from chain.anchoring import ChainRun, read_run
+from chain.anchoring import ChainRun, SubmittedModel, read_run
 from chain.client import ArenaClient
 from chain.types import Role
 from challenge.claims import OPENED_GROUPS, TiedClaim
 from challenge.verdict import ExitCode, Verdict
 from pol.encoding import to_hex
 from pol.machine import MachineClass
-from pol.proof import Proof
+from pol.merkle import merkle_root
+from pol.proof import Proof, Submission
 from pol.state import Tensors
 from pol.tensors import tensors_digest
 from pol.transcript import Stop
@@ -31,11 +32,12 @@ def check_run_on_chain(proof: Proof, chain: ArenaClient, verdict: Verdict) -> No
     if here != (task.chain_id, task.arena):
         verdict.reject(ExitCode.ANCHOR, f"the proof is of chain {task.chain_id}, arena {to_hex(task.arena)}")
         return
-    trainer = to_checksum_address(proof.spec.trainer)
-    if not chain.arena.run(task.task_id, trainer).registered:
+    run_id = run_of(proof, chain)
+    if run_id is None:
+        trainer = to_checksum_address(proof.spec.trainer)
         verdict.reject(ExitCode.ANCHOR, f"{trainer} has registered no run in task {task.task_id}")
         return
-    problems = _run_problems(proof, read_run(chain, task.task_id, trainer))
+    problems = _run_problems(proof, read_run(chain, run_id))
     for problem in problems:
         verdict.reject(ExitCode.ANCHOR, problem)
     if not problems:
@@ -60,12 +62,38 @@ def check_claim_on_chain(tied: TiedClaim, proof: Proof, chain: ArenaClient, verd
     return reason is None
 
 
+def run_of(proof: Proof, chain: ArenaClient) -> int | None:
+    """The id of the run that the proof is of: of its trainer's in its task, the one that agrees with most of it.
+
+    ``None`` if the proof names no task, or the trainer registered no run there.
+    """
+
+    def agreement(run_id: int) -> tuple[bool, bool, bool]:
+        run = chain.arena.run(run_id)
+        seeded = (run.beacon.value, run.beacon.block) == (proof.seed_source.value, proof.seed_source.block)
+        return run.spec_digest == proof.spec.digest, seeded, run.transcript_digest == proof.transcript_digest
+
+    task = proof.spec.task
+    runs = chain.arena.runs_of(task.task_id, to_checksum_address(proof.spec.trainer)) if task else ()
+    return max(runs, key=agreement, default=None)
+
+
+def claimed_run(tied: TiedClaim, task_id: int, chain: ArenaClient) -> int | None:
+    """The run of the task that was registered with the claim's key and spec; of several, that of its mark."""
+    trainer = to_checksum_address(tied.spec.trainer)
+    runs = {run_id: chain.arena.run(run_id) for run_id in chain.arena.runs_of(task_id, trainer)}
+    promised = (tied.spec.digest, tied.claim.key_root)
+    own = [run_id for run_id, run in runs.items() if (run.spec_digest, run.key_root) == promised]
+    return max(own, key=lambda run_id: runs[run_id].mark.value == tied.claim.beta, default=None)
+
+
 def committed_model(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> Tensors | None:
     """The claim's ``model``, if it is the one that its trainer committed and revealed in the proof's task."""
     if tied.model is None or proof.spec.task is None:
         return None
-    run = chain.arena.run(proof.spec.task.task_id, to_checksum_address(tied.spec.trainer))
-    return tied.model if run.revealed and run.model_digest == tensors_digest(tied.model) else None
+    run_id, digest = claimed_run(tied, proof.spec.task.task_id, chain), tensors_digest(tied.model)
+    submissions = () if run_id is None else read_run(chain, run_id).submissions
+    return tied.model if digest in {submission.model_digest for submission in submissions} else None
 
 
 def suspects_of(proof: Proof, chain: ArenaClient) -> int:
@@ -80,6 +108,8 @@ def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
         return ["the spec is not the one registered on chain"]
     if run.key_root != (promise.key_root if promise else bytes(32)):
         problems.append("the watermark key root is not the one registered on chain")
+    if any(run.base_digest):
+        problems.append("the run was registered to start from a base model, the proof starts from the seed")
     if (run.beacon.value, run.beacon.block) != (seed.value, seed.block):
         problems.append("the seed's beacon is not the one latched on chain")
     if run.anchors != proof.anchors or run.transcript_digest != proof.transcript_digest:
@@ -95,11 +125,17 @@ def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
             problems.append("the watermark's beacon is not the one latched on chain")
     if mark and mark.beta is None and run.mark.latched:
         problems.append("the run drew a watermark's beacon, but the proof embeds no watermark")
-    if mark is None and run.submission is not None:
+    if mark is None and run.submissions:
         problems.append("the proof shows no model, but the run committed one: only half of it was served")
-    if mark and (run.submission is None or run.submission.model_digest not in (None, mark.model_digest)):
+    if mark and not any(_is_of(mark, submission) for submission in run.submissions):
         problems.append("the submitted model is not the one committed on chain")
     return problems
+
+
+def _is_of(mark: Submission, submission: SubmittedModel) -> bool:
+    """Whether the proof's model is, or may turn out to be, what was promised."""
+    shown = (submission.branch, submission.model_digest)
+    return submission.model_digest is None or shown == (mark.reference_segment, mark.model_digest)
 
 
 def _described(stop: Stop | None) -> str:
@@ -111,7 +147,7 @@ def _described(stop: Stop | None) -> str:
 def _task_problems(proof: Proof, chain: ArenaClient) -> list[str]:
     spec = proof.spec
     assert spec.task is not None
-    terms = chain.arena.task_config(spec.task.task_id)
+    terms = chain.arena.task_config(spec.task.task_id).work
     promised = {
         "program": (spec.program_digest, terms.program_digest),
         "training data": (spec.dataset_root, terms.train_root),
@@ -120,7 +156,7 @@ def _task_problems(proof: Proof, chain: ArenaClient) -> list[str]:
     }
     problems = [f"spec: {name} is not the task's" for name, (mine, theirs) in promised.items() if mine != theirs]
     machine = MachineClass.from_json(spec.machine, where="spec.machine")
-    if terms.machine_class not in (ANY_CLASS, machine.digest):
+    if terms.classes_root not in (ANY_CLASS, merkle_root([machine.digest])):
         problems.append("spec: the machine class is not one the task accepts")
     return problems
 
@@ -128,18 +164,27 @@ def _task_problems(proof: Proof, chain: ArenaClient) -> list[str]:
 def _claim_problem(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> str | None:
     assert proof.spec.task is not None
     task_id, claim = proof.spec.task.task_id, tied.claim
-    run = chain.arena.run(task_id, to_checksum_address(tied.spec.trainer))
-    if (run.spec_digest, run.key_root) != (tied.spec.digest, claim.key_root):
+    claimed = claimed_run(tied, task_id, chain)
+    if claimed is None:
         return "its trainer registered no run of this task with its key and spec"
+    run = chain.arena.run(claimed)
     if run.mark.value != claim.beta or run.reference_digest != tied.reference_digest:
         return "its beacon or its reference state is not the one anchored on chain"
-    beacon = chain.arena.opening_beacon(task_id)
+    beacon = chain.scoring.opening_beacon(task_id)
     if not beacon.latched:
         return "the task's opening beacon is not drawn yet"
     count = min(OPENED_GROUPS, claim.parameters.groups)
     if claim.groups != opening_groups(beacon.value, claim.key_root, claim.parameters.groups, count):
         return "it does not open the groups the task's beacon drew"
-    mine = chain.arena.run(task_id, to_checksum_address(proof.spec.trainer))
-    if not run.commit_order or 0 < mine.commit_order < run.commit_order:
+    if not run.first_order or 0 < _order(proof, chain) < run.first_order:
         return "its own submission was committed later than this one"
     return None
+
+
+def _order(proof: Proof, chain: ArenaClient) -> int:
+    """The commit order of the proof's submission; 0 while it is not revealed."""
+    run_id, mark = run_of(proof, chain), proof.submission
+    if run_id is None or mark is None:
+        return 0
+    submissions = read_run(chain, run_id).submissions
+    return next((shown.order for shown in submissions if shown.model_digest == mark.model_digest), 0)

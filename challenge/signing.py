@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from chain.accounts import Account
+from typing import TYPE_CHECKING
+
 from chain.eip712 import ClaimMessage, Domain, ManifestMessage, recover, sign
 from chain.errors import BadSignature
 from pol.encoding import to_hex
 from pol.errors import ProofError, SpecError
 from pol.proof import Proof
 from pol.spec import TaskRef, TrainingSpec
+
+if TYPE_CHECKING:
+    from chain.signers import Signer
 
 
 def domain_of(task: TaskRef) -> Domain:
@@ -33,7 +37,7 @@ def manifest_message(proof: Proof) -> ManifestMessage:
     )
 
 
-def sign_proof(proof: Proof, account: Account) -> bytes:
+def sign_proof(proof: Proof, account: Signer) -> bytes:
     """The trainer's 65-byte signature, for :func:`pol.seal`."""
     return sign(account, manifest_domain(proof), manifest_message(proof))
 
@@ -68,7 +72,7 @@ def claim_message(spec: TrainingSpec, task: TaskRef, parameters_digest: bytes) -
     )
 
 
-def sign_claim(spec: TrainingSpec, parameters_digest: bytes, account: Account | None) -> bytes | None:
+def sign_claim(spec: TrainingSpec, parameters_digest: bytes, account: Signer | None) -> bytes | None:
     """The trainer's 65-byte signature under its watermark claim; None where there is no task to sign for.
 
     Raises :class:`SpecError` if the account is missing, in excess or not the trainer's.

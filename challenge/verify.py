@@ -192,7 +192,7 @@ def _judge_own(message: str, tied: TiedClaim, verdict: Verdict) -> None:
 
 def _probe_beacon(proof: Proof, chain: ArenaClient | None) -> bytes:
     """What draws the inputs that outputs are judged by: the task's opening beacon, or the verifier's own generator."""
-    drawn = chain.arena.opening_beacon(proof.spec.task.task_id) if chain and proof.spec.task else None
+    drawn = chain.scoring.opening_beacon(proof.spec.task.task_id) if chain and proof.spec.task else None
     return drawn.value if drawn and drawn.latched else secrets.token_bytes(32)
 
 

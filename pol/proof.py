@@ -205,7 +205,7 @@ class Proof:
         proof = cls(
             spec=TrainingSpec.from_json(manifest["spec"], where=f"{where}: spec"),
             seed_source=parse_seed(manifest["seed"], where=f"{where}: seed"),
-            segments=_segments(folder / TRANSCRIPT),
+            segments=read_segments(folder / TRANSCRIPT),
             anchors=tuple(
                 Anchor.from_json(row, where=f"{where}: anchors[{i}]")
                 for i, row in enumerate(_rows(manifest["anchors"], where=f"{where}: anchors"))
@@ -315,7 +315,11 @@ def _rows(value: Json, *, where: str) -> Sequence[Json]:
     return value
 
 
-def _segments(path: Path) -> tuple[Segment, ...]:
+def read_segments(path: Path) -> tuple[Segment, ...]:
+    """The rows of a transcript, each sound by itself; whether they are a run, :meth:`Proof.read` checks.
+
+    Raises :class:`ProofError`.
+    """
     data = _read(path, MAX_TRANSCRIPT_BYTES)
     if not data.endswith(b"\n"):
         raise ProofError(f"{path}: the last line is torn")

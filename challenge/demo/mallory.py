@@ -97,7 +97,7 @@ def _forged_state(program: Program, entry: Entry, target: Tensors, step: int) ->
 
 
 def _anchor_all(setting: Setting, entry: Entry, segments: list[Segment]) -> list[Anchor]:
-    anchorer = RunAnchorer(setting.clients[entry.name], setting.task_id)
+    anchorer = RunAnchorer(setting.clients[entry.name], entry.run_id)
     parts = [segments[i : i + SEGMENTS_AN_ANCHOR] for i in range(0, len(segments), SEGMENTS_AN_ANCHOR)]
     return [anchorer.anchor(part[0].index, len(part), segment_tree(part).root) for part in parts]
 

@@ -9,18 +9,23 @@ from pathlib import Path
 from chain.client import ArenaClient
 from chain.commitments import final_set_commitment, new_salt
 from chain.deployment import deploy
-from chain.devnet import EmbeddedChain
-from chain.types import Role, TaskConfig, tokens
+from chain.devnet import DevChain
+from chain.terms import Clock, Court, Numerics, Pay, TaskConfig, Work
+from chain.types import Role, tokens
 from challenge.task import TaskDescription
 from pol.data import Dataset, digits
 from pol.machine import this_machine
+from pol.merkle import merkle_root
 from pol.program import config_from, program_digest
 from pol.store import BlobStore, LocalStore
 
 PROGRAM = "pol.programs.classifier:ImageClassifier"
 STEPS, SEGMENT_LENGTH, BATCH_SIZE, THREADS = 240, 10, 64, 1
 HOUR = 3600
+ROUNDS = 2
+FINAL_ROUND = ROUNDS + 1
 BLOCKS_TO_BEACON = 3
+DEPLOYMENT = "deployment.json"
 SUPPLY = tokens(1_000_000)
 ALLOWANCE = tokens(10_000)
 CONFIG = dict(
@@ -43,7 +48,7 @@ PEOPLE = (CREATOR, *TRAINERS, *VALIDATORS, *DELEGATIONS)
 class Setting:
     """Everything the acts share. ``clients`` act for one person each; ``say`` tells the reader what happens."""
 
-    chain: EmbeddedChain
+    chain: DevChain
     store: BlobStore
     clients: dict[str, ArenaClient]
     task_id: int
@@ -63,11 +68,11 @@ class Setting:
             self.chain.advance_to(timestamp)
 
 
-def prepare(runs: Path, say: Callable[[str], None]) -> Setting:
-    """Deploy the contracts, hand out tokens and publish the task (act 1)."""
-    chain = EmbeddedChain(accounts=len(PEOPLE))
+def prepare(runs: Path, say: Callable[[str], None], chain: DevChain) -> Setting:
+    """Deploy the contracts on ``chain``, hand out tokens and publish the task (act 1)."""
     accounts = dict(zip(PEOPLE, chain.accounts, strict=True))
     deployment = deploy(chain.web3, accounts[CREATOR], SUPPLY)
+    deployment.save(runs / DEPLOYMENT)
     clients = {name: ArenaClient(chain.web3, deployment, account) for name, account in accounts.items()}
     for name in PEOPLE[1:]:
         clients[CREATOR].token.transfer(clients[name].address, ALLOWANCE)
@@ -101,32 +106,47 @@ def stake_everyone(setting: Setting) -> None:
 
 
 def _terms(start: int, train: Dataset, evaluation: Dataset, final: Dataset, salt: bytes) -> TaskConfig:
+    classes_root = merkle_root([this_machine(threads=THREADS).digest])
     return TaskConfig(
-        program_digest=program_digest(PROGRAM),
-        train_root=train.root,
-        eval_root=evaluation.root,
-        final_set_commitment=final_set_commitment(final.root, salt),
-        machine_class=this_machine(threads=THREADS).digest,
-        start=start,
-        round_length=24 * HOUR,
-        window=2 * HOUR,
-        challenge_length=48 * HOUR,
-        steps=STEPS,
-        segment_length=SEGMENT_LENGTH,
-        q=tokens("0.9"),
-        alpha_trainer=tokens(1),
-        alpha_validator=tokens(1),
-        lambda_=tokens(2),
-        gamma_bps=2000,
-        min_trainer_stake=tokens(100),
-        min_validator_stake=tokens(100),
-        round_reward=tokens(200),
-        final_reward=tokens(600),
-        challenge_bond=tokens(50),
-        opening_cost=tokens(5),
-        sampled_segments=4,
-        burn_bps=1000,
-        slash_bps=10_000,
-        answer_window=4 * HOUR,
-        vote_window=4 * HOUR,
+        clock=Clock(start=start, round_length=24 * HOUR, window=2 * HOUR, challenge_length=48 * HOUR, rounds=ROUNDS),
+        work=Work(
+            program_digest=program_digest(PROGRAM),
+            train_root=train.root,
+            eval_root=evaluation.root,
+            final_set_commitment=final_set_commitment(final.root, salt),
+            classes_root=classes_root,
+            numerics=Numerics.MACHINE,
+            steps=STEPS,
+            segment_length=SEGMENT_LENGTH,
+        ),
+        pay=Pay(
+            q=tokens("0.9"),
+            alpha_trainer=tokens(1),
+            alpha_validator=tokens(1),
+            lambda_=tokens(2),
+            gamma_bps=2000,
+            round_reward=tokens(200),
+            final_reward=tokens(600),
+            deposit=tokens(100),
+            min_trainer_stake=tokens(100),
+            min_validator_stake=tokens(100),
+            max_trainers=16,
+            max_validators=16,
+            run_bond=tokens(20),
+            min_delegation=tokens(1),
+        ),
+        court=Court(
+            bond=tokens(50),
+            opening_cost=tokens(5),
+            sampled=4,
+            named=2,
+            burn_bps=1000,
+            slash_bps=10_000,
+            show_window=2 * HOUR,
+            answer_window=4 * HOUR,
+            vote_window=4 * HOUR,
+            appeal_window=2 * HOUR,
+            jurors=5,
+            appeals=0,
+        ),
     )

@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chain.case import CaseVerdict, Charge, Ground
 from chain.client import ArenaClient
 from chain.commitments import new_salt
-from chain.types import FINAL_ROUND, CaseVerdict
+from chain.devnet import DevChain, EmbeddedChain
 from challenge.claims import read_claim
 from challenge.demo.mallory import disguise, forge
 from challenge.demo.setting import (
     BLOCKS_TO_BEACON,
     CREATOR,
     DELEGATIONS,
+    FINAL_ROUND,
     PEOPLE,
     TRAINERS,
     VALIDATORS,
@@ -34,7 +36,7 @@ from pol.state import from_safetensors
 from pol.store import write_atomically
 from watermark.sealing import JurorKey
 
-CONTRACTS = ("vault", "escrow", "challenges")
+CONTRACTS = ("vault", "escrow", "arena", "challenges")
 
 
 @dataclass
@@ -59,12 +61,17 @@ class Story:
         return self.setting.runs
 
 
-def play(runs: Path, say: Callable[[str], None]) -> Story:
-    """Play the whole story into the folder ``runs``; ``say`` receives a line for everything that happens."""
+def play(runs: Path, say: Callable[[str], None], chain: DevChain | None = None) -> Story:
+    """Play the whole story into the folder ``runs``; ``say`` receives a line for everything that happens.
+
+    It is played on ``chain``, a new one with an account for everybody; without one, inside this process.
+    """
     say("Act 1: a task is published")
-    setting = prepare(runs, say)
+    runs.mkdir(parents=True, exist_ok=True)
+    setting = prepare(runs, say, chain or EmbeddedChain(accounts=len(PEOPLE)))
     story = Story(setting)
-    say(f"  task {setting.task_id}: train a perceptron on 1,197 real digits, {setting.terms.steps} steps, two rounds")
+    steps = setting.terms.work.steps
+    say(f"  task {setting.task_id}: train a perceptron on 1,197 real digits, {steps} steps, two rounds")
     story.before = _balances(setting)
     story.supply_before = setting.clients[CREATOR].token.total_supply()
     say("Act 2: three trainers and four validators stake, two delegators lend")
@@ -74,7 +81,7 @@ def play(runs: Path, say: Callable[[str], None]) -> Story:
     _final_validation(setting)
     story.rewards = {n: setting.clients[n].escrow.allocated(setting.task_id, setting.address(n)) for n in TRAINERS}
     _challenging(setting, story)
-    _close(setting)
+    _close(setting, story)
     story.after = _balances(setting)
     story.supply_after = setting.clients[CREATOR].token.total_supply()
     return story
@@ -82,7 +89,7 @@ def play(runs: Path, say: Callable[[str], None]) -> Story:
 
 def _first_round(setting: Setting) -> dict[str, Submitted]:
     say, times = setting.say, setting.clients[CREATOR].arena.round_times(setting.task_id, 1)
-    setting.wait_until(setting.terms.start)
+    setting.wait_until(setting.terms.clock.start)
     say("Act 3: round 1. Alice and Bob register, receive their beacons and train")
     submissions = {}
     for name in ("alice", "bob"):
@@ -124,7 +131,7 @@ def _final_validation(setting: Setting) -> None:
     final = digits("final-validation")
     times = creator.arena.round_times(setting.task_id, FINAL_ROUND)
     setting.wait_until(times.opens_at)
-    creator.arena.open_final_set(setting.task_id, final.root, setting.final_salt, setting.store.put(final.to_bytes()))
+    creator.scoring.open_final_set(setting.task_id, final.root, setting.final_salt, setting.store.put(final.to_bytes()))
     _score_round(setting, FINAL_ROUND)
 
 
@@ -137,12 +144,12 @@ def _score_round(setting: Setting, round_: int) -> None:
     salts = {name: new_salt() for name in VALIDATORS}
     setting.wait_until(times.scores_from)
     for name in VALIDATORS:
-        setting.clients[name].arena.commit_scores(setting.task_id, round_, scores[name], salts[name])
+        setting.clients[name].scoring.commit_scores(setting.task_id, round_, scores[name], salts[name])
     setting.wait_until(times.reveal_from)
     for name in VALIDATORS:
-        setting.clients[name].arena.reveal_scores(setting.task_id, round_, scores[name], salts[name])
+        setting.clients[name].scoring.reveal_scores(setting.task_id, round_, scores[name], salts[name])
     setting.wait_until(times.settle_from)
-    setting.clients[CREATOR].arena.settle_round(setting.task_id, round_)
+    setting.clients[CREATOR].scoring.settle_round(setting.task_id, round_)
     shown = ", ".join(f"{n} {s / 100:.2f} %" for n, s in zip(TRAINERS, scores["vera"], strict=True) if s)
     setting.say(f"  round {round_} scored by {len(VALIDATORS)} validators and settled: {shown}")
 
@@ -152,14 +159,13 @@ def _standing_models(setting: Setting, round_: int) -> list[tuple[bytes, bytes] 
     client = setting.clients[CREATOR]
     models: list[tuple[bytes, bytes] | None] = []
     for name in TRAINERS:
-        run = client.arena.run(setting.task_id, setting.address(name))
-        if not client.arena.standing(setting.task_id, setting.address(name), round_):
+        trainer = setting.address(name)
+        if not client.arena.standing_order(setting.task_id, trainer, round_):
             models.append(None)
             continue
-        revealed = client.arena.events(
-            "SubmissionRevealed", first_block=run.mark.block, taskId=setting.task_id, trainer=setting.address(name)
-        )
-        models.append((setting.store.get(str(revealed[0].args["modelCid"])), run.model_digest))
+        revealed = client.arena.events("SubmissionRevealed", taskId=setting.task_id, trainer=trainer)
+        latest = next(event for event in reversed(revealed) if event.args["round"] <= round_)
+        models.append((setting.store.get(str(latest.args["modelCid"])), bytes(latest.args["modelDigest"])))
     return models
 
 
@@ -175,7 +181,7 @@ def _scores(setting: Setting, models: Sequence[tuple[bytes, bytes] | None], data
         score_model(
             *model,
             program=setting.task.program,
-            program_digest=setting.terms.program_digest,
+            program_digest=setting.terms.work.program_digest,
             config=setting.task.config,
             dataset=dataset,
         )
@@ -186,16 +192,16 @@ def _scores(setting: Setting, models: Sequence[tuple[bytes, bytes] | None], data
 
 
 def _final_cid(client: ArenaClient, task_id: int) -> str:
-    return str(next(iter(client.arena.events("FinalSetOpened", taskId=task_id))).args["cid"])
+    return str(next(iter(client.scoring.events("FinalSetOpened", taskId=task_id))).args["cid"])
 
 
 def _challenging(setting: Setting, story: Story) -> None:
     say, vera = setting.say, setting.clients["vera"]
     say("Act 6: the challenging phase. The watermark beacon is drawn, Alice and Bob open the leaves it picks")
     setting.wait_until(vera.arena.phase_times(setting.task_id).challenge_from)
-    vera.arena.request_opening_beacon(setting.task_id)
+    vera.scoring.request_opening_beacon(setting.task_id)
     setting.chain.mine(BLOCKS_TO_BEACON)
-    vera.arena.latch_opening_beacon(setting.task_id)
+    vera.scoring.latch_opening_beacon(setting.task_id)
     story.claims = {name: claim_watermark(setting, story.submissions[name]) for name in ("alice", "bob")}
     claims = {name: read_claim(folder) for name, folder in story.claims.items()}
     for name in TRAINERS:
@@ -203,19 +209,26 @@ def _challenging(setting: Setting, story: Story) -> None:
         say(f"  vera runs challenge verify {setting.runs / name}: {_one_line(story.verdicts[name])}")
     say("  vera challenges Mallory; wanda, without a reason, challenges Alice")
     evidence = claims["alice"].claim.digest
-    story.cases["mallory"] = _case(setting, "vera", "mallory", evidence, list(story.claims.values()))
-    story.cases["alice"] = _case(setting, "wanda", "alice", evidence, list(story.claims.values()))
+    for challenger, name in (("vera", "mallory"), ("wanda", "alice")):
+        submitted = story.submissions[name]
+        story.cases[name] = _case(setting, challenger, submitted, evidence, list(story.claims.values()))
 
 
-def _case(setting: Setting, challenger: str, trainer: str, evidence: bytes, claims: Sequence[Path]) -> CaseVerdict:
-    """One case from opening to settlement; the other validators are its jury, and ``claims`` are sealed to them."""
-    say, client = setting.say, setting.clients[challenger]
-    case_id = client.challenges.open_case(
-        setting.task_id, setting.address(trainer), evidence, bond=setting.terms.challenge_bond
+def _case(
+    setting: Setting, challenger: str, submitted: Submitted, evidence: bytes, claims: Sequence[Path]
+) -> CaseVerdict:
+    """One case from the sealed charge to settlement; all other validators are its jury, and ``claims`` are sealed to
+    them."""
+    say, client, trainer = setting.say, setting.clients[challenger], submitted.entry.name
+    charge = Charge(
+        trainer=setting.address(trainer), round=submitted.round, ground=Ground.REPLAY, evidence_digest=evidence
     )
+    salt = new_salt()
+    case_id = client.challenges.seal_case(setting.task_id, charge, salt, bond=setting.terms.court.bond)
+    client.challenges.show_case(case_id, charge, salt)
     setting.chain.mine(BLOCKS_TO_BEACON)
     client.challenges.latch_seed(case_id)
-    drawn = client.challenges.sampled_segments(case_id)
+    drawn = client.challenges.segments_to_open(case_id)
     say(f"  case {case_id}, {challenger} against {trainer}: a later block drew segments {drawn}")
     answer_case(setting.clients[trainer], case_id, setting.runs / trainer, setting.store)
     case = client.challenges.case(case_id)
@@ -228,7 +241,7 @@ def _case(setting: Setting, challenger: str, trainer: str, evidence: bytes, clai
         verdict = judge_case(setting.clients[juror], case_id, setting.store, claims=opened)
         votes[juror] = vote(setting.clients[juror], case_id, verdict)
         say(f"    {juror} replays the opened segments: {_one_line(verdict)}")
-    setting.wait_until(case.commit_by)
+    setting.wait_until(case.deadline)
     for juror, cast in votes.items():
         if cast:
             uphold, reproduction, salt = cast
@@ -246,11 +259,18 @@ def _sealed(claim: Path, keys: Mapping[str, JurorKey], case_id: int) -> Path:
     return path
 
 
-def _close(setting: Setting) -> None:
+def _close(setting: Setting, story: Story) -> None:
     """After the challenging phase everybody takes what is theirs; nobody could before."""
     setting.say("Act 7: the challenging phase is over; rewards, stakes and credits are paid out")
     creator = setting.clients[CREATOR]
     setting.wait_until(creator.arena.phase_times(setting.task_id).closed_from)
+    for name, submitted in story.submissions.items():
+        run_id = submitted.entry.run_id
+        if story.cases.get(name) is CaseVerdict.UPHELD:
+            creator.challenges.award(setting.task_id, setting.address(name))
+            creator.arena.void_run(run_id)
+        else:
+            setting.clients[name].arena.release_run_bond(run_id)
     for name in (*TRAINERS, *VALIDATORS):
         client = setting.clients[name]
         if client.escrow.claimable(setting.task_id, client.address):

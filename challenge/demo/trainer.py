@@ -24,9 +24,10 @@ from watermark import DEFAULT_PARAMETERS, Claim, WatermarkKey, mark_run, opening
 
 @dataclass(frozen=True)
 class Entry:
-    """A trainer's promise, ready to be trained: its spec, its secret key and the seed the beacon gave."""
+    """A trainer's promise, ready to be trained: its run, its spec, its secret key and the seed the beacon gave."""
 
     name: str
+    run_id: int
     folder: Path
     spec: TrainingSpec
     key: WatermarkKey
@@ -35,10 +36,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A committed submission and the salt that reveals it."""
+    """A submission committed in a round, and the salt that reveals it."""
 
     entry: Entry
     proof: Proof
+    round: int
     salt: bytes
 
 
@@ -62,18 +64,17 @@ def register(setting: Setting, name: str) -> Entry:
         task=TaskRef(chain_id=client.deployment.chain_id, arena=_address_bytes(arena), task_id=setting.task_id),
         watermark=WatermarkPromise(key_root=key.root, parameters=DEFAULT_PARAMETERS.to_json()),
     )
-    client.arena.register_run(setting.task_id, spec.digest, key.root)
+    run_id = client.arena.register_run(setting.task_id, spec.digest, key.root, setting.terms.pay.run_bond)
     setting.chain.mine(BLOCKS_TO_BEACON)
-    beacon = client.arena.latch_beacon(setting.task_id, client.address)
-    block = client.arena.run(setting.task_id, client.address).beacon.block
-    source = SeedSource(kind="beacon", value=beacon, block=block)
-    return Entry(name=name, folder=setting.runs / name, spec=spec, key=key, seed_source=source)
+    beacon = client.arena.latch_beacon(run_id)
+    source = SeedSource(kind="beacon", value=beacon, block=client.arena.run(run_id).beacon.block)
+    return Entry(name=name, run_id=run_id, folder=setting.runs / name, spec=spec, key=key, seed_source=source)
 
 
 def train(setting: Setting, entry: Entry) -> Proof:
     """The training itself: a plain loop inside the recorder, anchored as it goes."""
     dataset = Dataset.from_bytes(setting.store.get(setting.task.train_cid))
-    anchorer = RunAnchorer(setting.clients[entry.name], setting.task_id)
+    anchorer = RunAnchorer(setting.clients[entry.name], entry.run_id)
     with Recorder(entry.spec, entry.folder, seed_source=entry.seed_source, anchorer=anchorer) as recorder:
         state = recorder.program.build(entry.spec.config, recorder.seed)
         recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
@@ -82,20 +83,20 @@ def train(setting: Setting, entry: Entry) -> Proof:
     return Proof.read(entry.folder)
 
 
-def draw_mark(setting: Setting, name: str, proof: Proof) -> tuple[bytes, int]:
+def draw_mark(setting: Setting, entry: Entry, proof: Proof) -> tuple[bytes, int]:
     """Name the anchored end of the trunk as the reference and latch the beacon that draws the watermark's bits."""
-    client = setting.clients[name]
+    client = setting.clients[entry.name]
     (opening,) = open_segments(proof, [proof.spec.segments - 1])
-    client.arena.anchor_reference(setting.task_id, opening)
+    client.arena.anchor_reference(entry.run_id, opening)
     setting.chain.mine(BLOCKS_TO_BEACON)
-    beta = client.arena.latch_mark(setting.task_id, client.address)
-    return beta, client.arena.run(setting.task_id, client.address).mark.block
+    beta = client.arena.latch_mark(entry.run_id)
+    return beta, client.arena.run(entry.run_id).mark.block
 
 
 def mark_and_commit(setting: Setting, entry: Entry, proof: Proof) -> Submitted:
     """Embed the keyed watermark into the end of the trunk, seal the proof and commit to the marked model."""
     client = setting.clients[entry.name]
-    beta, block = draw_mark(setting, entry.name, proof)
+    beta, block = draw_mark(setting, entry, proof)
     model = mark_run(entry.folder, proof.spec.segments - 1, entry.key, beta)
     blob = to_safetensors(model)
     submission = Submission(
@@ -108,15 +109,15 @@ def mark_and_commit(setting: Setting, entry: Entry, proof: Proof) -> Submitted:
     assert client.account is not None
     account = client.account
     sealed = seal(entry.folder, submission, blob, lambda unsigned: sign_proof(unsigned, account))
-    salt = new_salt()
+    salt, round_ = new_salt(), client.arena.current_round(setting.task_id)
     client.arena.commit_submission(
-        setting.task_id,
+        entry.run_id,
+        branch=submission.reference_segment,
         model_digest=submission.model_digest,
-        transcript_digest=sealed.transcript_digest,
         model_cid=submission.model_cid,
         salt=salt,
     )
-    return Submitted(entry, sealed, salt)
+    return Submitted(entry, sealed, round_, salt)
 
 
 def reveal(setting: Setting, submitted: Submitted) -> None:
@@ -124,7 +125,12 @@ def reveal(setting: Setting, submitted: Submitted) -> None:
     mark = submitted.proof.submission
     assert mark is not None
     setting.clients[submitted.entry.name].arena.reveal_submission(
-        setting.task_id, model_digest=mark.model_digest, model_cid=mark.model_cid, salt=submitted.salt
+        setting.task_id,
+        submitted.round,
+        branch=mark.reference_segment,
+        model_digest=mark.model_digest,
+        model_cid=mark.model_cid,
+        salt=submitted.salt,
     )
 
 
@@ -132,7 +138,7 @@ def claim_watermark(setting: Setting, submitted: Submitted) -> Path:
     """Open the leaves that the task's beacon drew, in a signed folder that others can check models with."""
     entry, mark = submitted.entry, submitted.proof.submission
     assert mark is not None and mark.beta is not None
-    beacon = setting.clients[entry.name].arena.opening_beacon(setting.task_id).value
+    beacon = setting.clients[entry.name].scoring.opening_beacon(setting.task_id).value
     groups = opening_groups(beacon, entry.key.root, DEFAULT_PARAMETERS.groups, OPENED_GROUPS)
     state = trunk_end(submitted.proof, entry.folder)
     claim = Claim.make(entry.key, mark.beta, DEFAULT_PARAMETERS, groups, model_tensors(state))

@@ -52,12 +52,19 @@ class Ring:
         return replace(plain, task=task, trainer=address(client.address), watermark=mark)
 
     def register(self, client: ArenaClient, spec: TrainingSpec) -> SeedSource:
-        """Promise ``spec``, and wait for the beacon."""
-        client.arena.register_run(self.task.id, spec.digest, KEY_ROOT)
+        """Promise ``spec`` as another run of ``client``, and wait for the beacon."""
+        run_id = client.arena.register_run(self.task.id, spec.digest, KEY_ROOT, self.task.config.pay.run_bond)
         self.world.chain.mine(2)
-        value = client.arena.latch_beacon(self.task.id, client.address)
-        block = client.arena.run(self.task.id, client.address).beacon.block
-        return SeedSource(kind="beacon", value=value, block=block)
+        value = client.arena.latch_beacon(run_id)
+        return SeedSource(kind="beacon", value=value, block=client.arena.run(run_id).beacon.block)
+
+    def run_of(self, client: ArenaClient) -> int:
+        """The latest run of ``client``."""
+        return client.arena.runs_of(self.task.id, client.address)[-1]
+
+    def anchorer(self, client: ArenaClient) -> RunAnchorer:
+        """What anchors the latest run of ``client``."""
+        return RunAnchorer(client, self.run_of(client))
 
     def train(
         self,
@@ -74,7 +81,7 @@ class Ring:
 
         ``samples`` may be others than the task's; ``stop_after`` is the step after which the run is declared to end.
         """
-        anchorer = RunAnchorer(client, self.task.id) if anchored else None
+        anchorer = self.anchorer(client) if anchored else None
         with Recorder(spec, out, seed_source=seed_source, anchorer=anchorer) as recorder:
             state = recorder.program.build(spec.config, recorder.seed)
             recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)

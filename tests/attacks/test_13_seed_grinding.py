@@ -14,6 +14,7 @@ from statistics import median
 
 import pytest
 
+from challenge.segments import Policy
 from challenge.verdict import ExitCode
 from pol import Proof, TrainingSpec
 from pol.data import Dataset, digits
@@ -68,28 +69,40 @@ def test_promising_the_seeds_start_and_training_from_another_is_refused(
     assert rejected(verdict, ExitCode.REPLAY_MISMATCH, "segment 0 (steps 0 to 10) does not replay") == {0}
 
 
-def test_a_trainer_registers_once(ring: Ring, alices_run: Path) -> None:
-    """Neither the same run again, nor a better one, nor a beacon drawn anew."""
+def test_a_run_is_seeded_once(ring: Ring, alices_run: Path) -> None:
+    """The beacon is not drawn anew; the same spec registered again is another run, which the proof is not of."""
     spec = Proof.read(alices_run).spec
-    register = ring.alice.arena.register_run
     with ring.world.wound_back():
-        refused("RunExists", register, ring.task.id, spec.digest, KEY_ROOT)
-        refused("RunExists", register, ring.task.id, ring.spec(ring.alice, learning_rate=2e-3).digest, KEY_ROOT)
-        refused("BeaconAlreadyRequested", ring.alice.arena.latch_beacon, ring.task.id, ring.alice.address)
+        refused("BeaconAlreadyRequested", ring.alice.arena.latch_beacon, ring.run_of(ring.alice))
+        again = ring.register(ring.alice, spec)
+        assert again.seed(spec) != Proof.read(alices_run).seed
+        assert judged(alices_run, Policy(segments=[1]), chain=ring.world.reader).exit_code is ExitCode.VERIFIED
 
 
-def test_another_try_needs_another_stake(ring: Ring) -> None:
-    sybil = ring.world.clients[9]
+def test_another_try_needs_another_bond(ring: Ring) -> None:
+    """Or a trainer's stake, for somebody else: five seeds are looked at, and four bonds burn."""
+    sybil, token = ring.world.clients[9], ring.world.reader.token
     with ring.world.wound_back():
-        refused("NotTrainer", sybil.arena.register_run, ring.task.id, ring.spec(sybil).digest, KEY_ROOT)
+        job = Ring(ring.samples, ring.world)
+        bond = job.task.config.pay.run_bond
+        refused("NotTrainer", sybil.arena.register_run, job.task.id, job.spec(sybil).digest, KEY_ROOT, bond)
+        before, supply = token.balance_of(job.mallory.address), token.total_supply()
+        seeds = {job.register(job.mallory, job.spec(job.mallory)).value for _ in range(5)}
+        assert len(seeds) == 5
+        assert token.balance_of(job.mallory.address) == before - 5 * bond
+        job.task.to_closed()
+        for run_id in job.mallory.arena.runs_of(job.task.id, job.mallory.address)[1:]:
+            job.alice.arena.void_run(run_id)
+        assert token.total_supply() == supply - 4 * bond
 
 
 def test_the_beacon_is_not_there_when_the_spec_is_promised(ring: Ring) -> None:
     with ring.world.wound_back():
-        receipt = ring.mallory.arena.register_run(ring.task.id, ring.spec(ring.mallory).digest, KEY_ROOT)
-        beacon = ring.world.reader.arena.run(ring.task.id, ring.mallory.address).beacon
-        assert beacon.block > receipt.block and not beacon.latched
-        refused("BeaconNotReady", ring.mallory.arena.latch_beacon, ring.task.id, ring.mallory.address)
+        digest, bond = ring.spec(ring.mallory).digest, ring.task.config.pay.run_bond
+        run_id = ring.mallory.arena.register_run(ring.task.id, digest, KEY_ROOT, bond)
+        beacon = ring.world.reader.arena.run(run_id).beacon
+        assert beacon.block > ring.world.chain.block() and not beacon.latched
+        refused("BeaconNotReady", ring.mallory.arena.latch_beacon, run_id)
 
 
 def test_a_run_on_another_try_of_the_same_spec_is_not_the_registered_one(

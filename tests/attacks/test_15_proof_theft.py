@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from chain.anchoring import RunAnchorer
 from chain.commitments import submission_commitment
 from chain.types import tokens
 from challenge.segments import Policy
@@ -50,7 +49,7 @@ def test_under_another_name_on_chain(ring: Ring, loot: Path) -> None:
     """Mallory registers, anchors Alice's own roots, and has every receipt right."""
     with ring.world.wound_back():
         spec = ring.spec(ring.mallory)
-        source, anchorer = ring.register(ring.mallory, spec), RunAnchorer(ring.mallory, ring.task.id)
+        source, anchorer = ring.register(ring.mallory, spec), ring.anchorer(ring.mallory)
         roots = Proof.read(loot).anchors
         anchors = tuple(anchorer.anchor(anchor.first, anchor.count, anchor.root) for anchor in roots)
         edit_proof(loot, lambda proof: replace(proof, spec=spec, seed_source=source))
@@ -92,18 +91,22 @@ def test_a_commitment_seen_in_the_mempool(ring: Ring) -> None:
             alice.arena.site,
             task.id,
             alice.address,
+            run_id=hers.run_id,
+            round_=1,
+            branch=hers.branch,
             model_digest=hers.model_digest,
-            transcript_digest=alice.arena.run(task.id, alice.address).transcript_digest,
+            transcript_digest=alice.arena.run(hers.run_id).transcript_digest,
             model_cid=hers.model_cid,
             salt=hers.salt,
         )
-        mallory.arena.send("commitSubmission", task.id, seen)
+        refused("NotAllowed", mallory.arena.send, "commitSubmission", hers.run_id, seen)
+        mallory.arena.send("commitSubmission", proofs[mallory].run_id, seen)
         task.commit(alice, hers)
         task.to_round_end(1)
         refused("BadReveal", task.reveal, mallory, hers)
         task.reveal(alice, hers)
-        assert ring.world.reader.arena.standing(task.id, alice.address, 1)
-        assert not ring.world.reader.arena.standing(task.id, mallory.address, 1)
+        assert ring.world.reader.arena.standing_order(task.id, alice.address, 1)
+        assert not ring.world.reader.arena.standing_order(task.id, mallory.address, 1)
 
 
 def test_the_same_run_of_another_trainer_has_another_seed(ring: Ring, alices_run: Path) -> None:

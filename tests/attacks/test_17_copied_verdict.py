@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from chain.case import CaseVerdict
 from chain.client import ArenaClient
 from chain.commitments import Site, vote_commitment
-from chain.types import CaseVerdict
 from challenge.segments import Policy
 from tests.attacks.judging import judged
 from tests.attacks.ring import Ring
@@ -51,7 +51,7 @@ def test_a_copied_promise_cannot_be_shown(court: Court, case: int) -> None:
     copyist.challenges.send("commitVote", case, promise(court, diligent, case))
     vote = {"uphold": True, "reproduction": FOUND, "salt": digest("vote", diligent.address, case)}
     diligent.challenges.commit_vote(case, **vote)
-    court.task.to(court.reader.challenges.case(case).commit_by)
+    court.task.to(court.reader.challenges.case(case).deadline)
     diligent.challenges.reveal_vote(case, **vote)
     refused("BadVoteReveal", copyist.challenges.reveal_vote, case, **vote)
 
@@ -61,7 +61,7 @@ def test_a_vote_after_the_first_was_shown_comes_too_late(court: Court, case: int
     vote = {"uphold": True, "reproduction": FOUND, "salt": digest("vote", diligent.address, case)}
     diligent.challenges.commit_vote(case, **vote)
     refused("TooEarly", diligent.challenges.reveal_vote, case, **vote)
-    court.task.to(court.reader.challenges.case(case).commit_by)
+    court.task.to(court.reader.challenges.case(case).deadline)
     diligent.challenges.reveal_vote(case, **vote)
     refused("TooLate", copyist.challenges.commit_vote, case, uphold=True, reproduction=FOUND, salt=digest("late"))
 

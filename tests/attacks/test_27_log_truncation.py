@@ -146,7 +146,7 @@ def test_the_tail_that_was_not_anchored(ring: Ring, tmp_path: Path) -> None:
         states = trained_states(spec, ring.samples, seed=source.seed(spec))
         folder = write_forgery(tmp_path / "proof", spec, ring.samples, states, source=source)
         root = segment_tree(Proof.read(folder).segments[:KEPT]).root
-        ring.mallory.arena.anchor(ring.task.id, 0, KEPT, root)
+        ring.mallory.arena.anchor(ring.run_of(ring.mallory), 0, KEPT, root)
         against(ring, sign(folder, ring.mallory), "the anchors are not those on chain")
 
 
@@ -167,12 +167,12 @@ def test_the_fork_that_was_not_anchored(ring: Ring, alices_run: Path, tmp_path: 
 
 
 def test_a_second_history_cannot_be_anchored(ring: Ring, alices_run: Path) -> None:
-    """Neither over the first, nor after it, nor beside it."""
+    """Neither over the first, nor after it; beside it only as another run, of another seed and with another bond."""
     spec, arena = Proof.read(alices_run).spec, ring.alice.arena
     with ring.world.wound_back():
         for first, count in ((0, 1), (3, 1), (4, 1), (0, 4)):
-            refused("BadAnchor", arena.anchor, ring.task.id, first, count, b"\1" * 32)
-        refused("RunExists", arena.register_run, ring.task.id, spec.digest, b"\2" * 32)
+            refused("BadAnchor", arena.anchor, ring.run_of(ring.alice), first, count, b"\1" * 32)
+        assert ring.register(ring.alice, spec).value != Proof.read(alices_run).seed_source.value
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_the_declared_stop_is_the_honest_twin(ring: Ring, stopped: Path) -> None
     assert verdict.exit_code is ExitCode.VERIFIED, verdict.findings
     assert dict(verdict.checks)["early stop"].startswith("declared on chain: after 2 segments")
     assert any("2 of 4 promised segments were trained" in limit for limit in verdict.limits)
-    refused("BadAnchor", ring.mallory.arena.anchor, ring.task.id, KEPT, 1, b"\1" * 32)
+    refused("BadAnchor", ring.mallory.arena.anchor, ring.run_of(ring.mallory), KEPT, 1, b"\1" * 32)
 
 
 def test_the_receipt_is_the_chains(ring: Ring, stopped: Path) -> None:

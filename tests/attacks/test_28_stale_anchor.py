@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from chain.anchoring import RunAnchorer
 from challenge.segments import Policy
 from challenge.verdict import ExitCode
 from pol import Proof
@@ -43,7 +42,7 @@ def test_an_old_proof_under_the_name_of_a_new_run(ring: Ring, alices_run: Path, 
         rejected(verdict, ExitCode.ANCHOR, "the seed's beacon is not the one latched on chain")
         rejected(verdict, ExitCode.ANCHOR, "the anchors are not those on chain")
 
-        anchorer = RunAnchorer(trainer, job.task.id)
+        anchorer = job.anchorer(trainer)
         anew = tuple(anchorer.anchor(anchor.first, anchor.count, anchor.root) for anchor in old.anchors)
         replace(old, spec=spec, seed_source=source, anchors=anew).write(folder)
         verdict = judged(sign(folder, trainer), Policy(segments=[0]), chain=ring.world.reader)

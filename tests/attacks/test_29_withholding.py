@@ -7,7 +7,10 @@ The half that is seen here: what is not shown, or is not what was promised, is n
 it names, or has another one in its place, is malformed; promises that nothing leads to do not replay; a store that does
 not serve is a check that could not be made, and leaves no folder that looks like a proof. The other half is on chain:
 who does not open what a case drew loses it by default (``Cases.t.sol``: ``test_silenceIsADefaultJudgement``,
-``test_theTrainerOpensExactlyWhatWasDrawn``), and a juror who is not served the states casts no vote.
+``test_theTrainerOpensExactlyWhatWasDrawn``), and jurors who are not served the states say so: two thirds of them make
+the trainer serve again, once, and then it is a default (``Votes.t.sol``: ``test_twoThirdsUnavailableAskForItOnceMore``,
+``test_notServingAgainIsADefault``, ``test_unavailableASecondTimeIsADefault``, and the honest twin,
+``test_servedAgainTheVoteBeginsFromNothing``).
 """
 
 from __future__ import annotations

@@ -3,18 +3,16 @@
 Source: any scheme with an unpredictable seed but free attempts: a trainer registers many runs, or many names, looks at
 the order, the initial state or the sample that each seed gives, and finishes the one it likes.
 
-The half that is seen here: a registration fixes its seed, a trainer registers one run a task (case 13), and another
-registration is another seed, under which the states of the first lead nowhere. So nothing that was computed for an
-abandoned attempt is worth anything in the next. The other half is money, on chain: a run that was registered and not
-submitted burns its trainer's stake (``StakeVault.t.sol``: ``test_anAbandonedRunBurnsTheSlashableStake``, and below on
-the embedded chain), and an unlatched one is void for good (``Runs.t.sol``: ``test_anUnlatchedRunIsVoidForGood``).
+The half that is seen here: a registration fixes its seed, and another registration is another seed, under which the
+states of the first lead nowhere. So nothing that was computed for an abandoned attempt is worth anything in the next.
+The other half is money, on chain: each run takes a bond, and one from which nothing was submitted, or which nobody
+latched, burns it (``RunBonds.t.sol``, ``SeedGrinding.t.sol``, and below on the embedded chain).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from chain.types import tokens
 from challenge.segments import Policy
 from challenge.verdict import ExitCode
 from pol import Proof, SeedSource
@@ -23,6 +21,7 @@ from pol.tensors import tensors_digest
 from tests.attacks.forging import built, copied
 from tests.attacks.judging import judged, rejected
 from tests.attacks.ring import Ring, sign
+from tests.chain.play import refused
 
 
 def test_another_registration_is_another_run(ring: Ring) -> None:
@@ -62,22 +61,29 @@ def test_a_hash_that_was_known_before_is_no_beacon(ring: Ring, alices_run: Path,
         rejected(verdict, ExitCode.ANCHOR, "the seed's beacon is not the one latched on chain")
 
 
-def test_an_abandoned_attempt_costs_the_stake(ring: Ring) -> None:
-    """On the embedded chain: Alice registers a run, sees its seed and submits nothing; Mallory never registered."""
+def test_an_abandoned_attempt_costs_its_bond(ring: Ring) -> None:
+    """On the embedded chain: Alice submits; Mallory sees a seed, gives up, and submits from her second run."""
     with ring.world.wound_back():
         job, reader = Ring(ring.samples, ring.world), ring.world.reader
-        job.register(job.alice, job.spec(job.alice))
-        job.task.to_closed()
         held = {client: reader.token.balance_of(client.address) for client in (job.alice, job.mallory)}
+        job.register(job.mallory, job.spec(job.mallory))
+        proofs = {client: job.task.submit(client) for client in held}
+        job.task.to_round_end(1)
+        for client, proof in proofs.items():
+            job.task.reveal(client, proof)
+        job.task.to_closed()
         for client in held:
-            assert reader.arena.abandoned(job.task.id, client.address) == (client is job.alice)
-            client.vault.withdraw(job.task.id)
-        gained = {client: reader.token.balance_of(client.address) - before for client, before in held.items()}
-        assert gained == {job.alice: 0, job.mallory: tokens(1_000)}
-        assert reader.vault.slashed(job.task.id, job.alice.address) == tokens(1_000)
+            for run_id in reader.arena.runs_of(job.task.id, client.address):
+                if reader.arena.run(run_id).first_order:
+                    client.arena.release_run_bond(run_id)
+                else:
+                    refused("BondForfeited", client.arena.release_run_bond, run_id)
+                    ring.world.creator.arena.void_run(run_id)
+        lost = {client: before - reader.token.balance_of(client.address) for client, before in held.items()}
+        assert lost == {job.alice: 0, job.mallory: job.task.config.pay.run_bond}
 
 
 def test_the_honest_twin_keeps_its_first_seed(ring: Ring, alices_run: Path) -> None:
-    run = ring.world.reader.arena.run(ring.task.id, ring.alice.address)
+    run = ring.world.reader.arena.run(ring.run_of(ring.alice))
     assert Proof.read(alices_run).seed_source.value == run.beacon.value
     assert judged(alices_run, Policy(segments=[1]), chain=ring.world.reader).exit_code is ExitCode.VERIFIED

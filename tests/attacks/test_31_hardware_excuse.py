@@ -23,6 +23,7 @@ from pol import Proof, TrainingSpec
 from pol.data import Dataset
 from pol.errors import RecordingError
 from pol.machine import MachineClass, this_machine
+from pol.merkle import merkle_root
 from tests.attacks.forging import copied, trained_states, write_forgery
 from tests.attacks.judging import judged, rejected
 from tests.attacks.ring import Ring
@@ -109,7 +110,7 @@ def test_a_class_that_the_task_does_not_list_is_malformed(
     arena = ring.world.reader.arena
     terms = arena.task_config(ring.task.id)
     for listed, code in ((here, ExitCode.VERIFIED), (replace(here, processor="an abacus"), ExitCode.MALFORMED)):
-        changed = replace(terms, machine_class=listed.digest)
+        changed = replace(terms, work=replace(terms.work, classes_root=merkle_root([listed.digest])))
         monkeypatch.setattr(type(arena), "task_config", lambda *_, changed=changed: changed)
         verdict = Verdict()
         check_run_on_chain(Proof.read(alices_run), ring.world.reader, verdict)

@@ -6,8 +6,9 @@ worker copies the first one's answer; and two lazy jurors agree without having l
 The half that is seen here: votes are sealed (case 17), and to uphold a case jurors must name the same *reproduction*,
 the digest of what their own replay gave. For a proof that lies it is not to be had from the proof: only a replay gives
 the states that training really leads to. For an honest proof it can be read off the transcript, so an acquittal shows
-no work; planted faults, which make lazy acquittals cost money, come with juries. (On chain: ``Votes.t.sol``:
-``test_aTieIsInconclusive``, ``test_anUnrevealedVoteDoesNotCount``, ``test_onlyWhatWasPromisedIsRevealed``.)
+no work. (On chain: ``Votes.t.sol``: ``test_aTieIsInconclusive``, ``test_anUnrevealedVoteDoesNotCount``,
+``test_onlyWhatWasPromisedIsRevealed``; and a jury that was drawn small and lazy is overruled by a larger one, the last
+of which is everybody: ``Juries.t.sol``: ``test_aWonAppealConvicts``, ``test_theLastLevelDecidesAndTheBondsFollow``.)
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ then puts the innocent's units just there, and the statistics are perfect.
 The half that is seen here: what is not promised in time convicts nobody, opened leaves that are handed in with some
 left out do not speak against their owner, and a challenge of an honest run ends in a pass for every segment it can
 name. Only the chain can tell when a reference was anchored. The other half is money, on chain: a challenge takes a bond
-(``Cases.t.sol``: ``test_openingTakesTheBondAndPromisesABlock``), the loser pays (``Votes.t.sol``:
-``test_rejectingPaysTheTrainerAndBurnsTheRest``), an unlatched case burns it
+(``Cases.t.sol``: ``test_sealingTakesTheBondAndSaysNothing``), the loser pays (``Votes.t.sol``:
+``test_rejectingPaysTheTrainerAndBurnsTheRest``), who accuses of a stolen mark opens the key that the beacon draws from
+or is rejected (``Leaves.t.sol``: ``test_unopenedLeavesRejectTheCase``), an unlatched case burns it
 (``test_anUnlatchedCaseLapsesAndBurnsTheBond``), and its windows must fit into the challenging phase
-(``test_aCaseIsOpenedWhileAllItsWindowsFit``).
+(``test_aCaseIsSealedWhileAllItsWindowsFit``).
 """
 
 from __future__ import annotations

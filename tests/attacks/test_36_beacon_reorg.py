@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from chain.anchoring import RunAnchorer
 from challenge.segments import Policy
 from challenge.verdict import ExitCode
 from pol import Proof, Recorder, SeedSource
@@ -57,7 +56,7 @@ def anchored_again(job: Ring, folder: Path) -> None:
     """The same roots, in the blocks that came instead."""
     job.world.chain.mine(1)
     for anchor in Proof.read(folder).anchors:
-        job.mallory.arena.anchor(job.task.id, anchor.first, anchor.count, anchor.root)
+        job.mallory.arena.anchor(job.run_of(job.mallory), anchor.first, anchor.count, anchor.root)
 
 
 def test_the_beacon_was_taken_back(job: Ring, tmp_path: Path) -> None:
@@ -108,13 +107,15 @@ def test_the_block_is_part_of_the_beacon(ring: Ring, alices_run: Path, tmp_path:
 def test_nobody_latches_a_block_that_is_not_there(job: Ring) -> None:
     """Registered now, seeded by a block ahead: there is nothing to read early, and nothing to read twice."""
     arena, chain = job.mallory.arena, job.world.chain
-    registered = arena.register_run(job.task.id, job.spec(job.mallory).digest, KEY_ROOT).block
-    refused("BeaconNotReady", arena.latch_beacon, job.task.id, job.mallory.address)
+    digest, bond = job.spec(job.mallory).digest, job.task.config.pay.run_bond
+    run_id = arena.register_run(job.task.id, digest, KEY_ROOT, bond)
+    registered = chain.block()
+    refused("BeaconNotReady", arena.latch_beacon, run_id)
     chain.mine(2)
-    value = arena.latch_beacon(job.task.id, job.mallory.address)
-    block = arena.run(job.task.id, job.mallory.address).beacon.block
+    value = arena.latch_beacon(run_id)
+    block = arena.run(run_id).beacon.block
     assert block > registered and value == bytes(chain.web3.eth.get_block(block)["hash"])
-    refused("BeaconAlreadyRequested", arena.latch_beacon, job.task.id, job.mallory.address)
+    refused("BeaconAlreadyRequested", arena.latch_beacon, run_id)
 
 
 def test_a_run_without_its_beacon_cannot_be_recorded(job: Ring, tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_run_without_its_beacon_cannot_be_recorded(job: Ring, tmp_path: Path) 
 def test_a_trainer_hears_that_its_anchors_are_gone(job: Ring, tmp_path: Path, left: int) -> None:
     """A recording that resumes compares what it has promised with what the chain still holds."""
     spec = job.spec(job.mallory)
-    source, anchorer = job.register(job.mallory, spec), RunAnchorer(job.mallory, job.task.id)
+    source, anchorer = job.register(job.mallory, spec), job.anchorer(job.mallory)
 
     def train(anchors: int) -> None:
         """Until so many segments are anchored."""
@@ -146,6 +147,6 @@ def test_a_trainer_hears_that_its_anchors_are_gone(job: Ring, tmp_path: Path, le
             train(left)
     with job.world.wound_back(), pytest.raises(Interrupted):
         train(3)
-    assert len(job.world.reader.arena.anchors(job.task.id, job.mallory.address)) == left
+    assert len(job.world.reader.arena.anchors(job.run_of(job.mallory))) == left
     with pytest.raises(RecordingError, match="the chain holds other anchors"):
         train(4)

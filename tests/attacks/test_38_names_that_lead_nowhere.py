@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import pytest
 
-from chain.anchoring import RunAnchorer
 from challenge.segments import Policy
 from challenge.verdict import Outcome
 from pol import Proof
@@ -33,7 +32,7 @@ def test_names_do_not_keep_a_juror_from_judging(ring, alices_run, tmp_path, name
     folder = copied(alices_run, tmp_path / "proof")
     with ring.world.wound_back():
         spec = replace(ring.spec(ring.mallory), **names)
-        source, anchorer = ring.register(ring.mallory, spec), RunAnchorer(ring.mallory, ring.task.id)
+        source, anchorer = ring.register(ring.mallory, spec), ring.anchorer(ring.mallory)
         edit_proof(folder, lambda proof: replace(proof, spec=spec, seed_source=source))
         anchors = tuple(anchorer.anchor(a.first, a.count, a.root) for a in Proof.read(folder).anchors)
         sign(folder, ring.mallory, anchors=anchors)

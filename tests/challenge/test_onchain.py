@@ -13,6 +13,7 @@ import pytest
 from chain.types import Beacon
 from challenge.claims import OPENED_GROUPS, TiedClaim, read_claim
 from challenge.demo.story import Story
+from challenge.dispute import judge_case, shows_accused
 from challenge.onchain import check_claim_on_chain, check_run_on_chain
 from challenge.segments import Policy
 from challenge.signing import sign_proof
@@ -128,6 +129,23 @@ def test_serving_the_trunk_without_the_model_is_no_pass(story: Story, tmp_path: 
     assert verdict.exit_code is ExitCode.ANCHOR and "only half" in verdict.findings[0].message
 
 
+def test_an_honest_model_of_the_run_does_not_answer_for_a_stolen_one(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may submit in every round: the proof of one round's model says nothing of another's."""
+    vera, proof = story.setting.clients["vera"], Proof.read(story.runs / "alice")
+    cases = range(1, vera.challenges.case_count() + 1)
+    case_id = next(k for k in cases if vera.challenges.case(k).charge.trainer == story.setting.address("alice"))
+    case = vera.challenges.case(case_id)
+    assert shows_accused(vera, case, proof)
+    assert not shows_accused(vera, case, replace(proof, submission=None))
+    submitted = vera.arena.submission(case.task_id, case.charge.trainer, case.charge.round)
+    accused = replace(submitted, model_digest=bytes(32))
+    monkeypatch.setattr(vera.arena, "submission", lambda *which: accused)
+    verdict = judge_case(vera, case_id, story.setting.store)
+    assert verdict.exit_code is ExitCode.MALFORMED and "another model" in verdict.findings[0].message
+
+
 def test_a_run_nobody_registered_is_an_anchor_finding(story: Story) -> None:
     proof = Proof.read(story.runs / "alice")
     verdict = on_chain(story, replace(proof, spec=replace(proof.spec, trainer=b"\1" * 20)))
@@ -240,15 +258,12 @@ def test_nor_does_a_trainer_choose_what_it_opens_of_its_own(story: Story, alices
 
 def test_before_the_beacon_is_drawn_nothing_is_to_be_opened(story: Story, alices: TiedClaim) -> None:
     class Undrawn:
-        """The chain as it was before the opening beacon."""
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(story.setting.clients["vera"].arena, name)
+        """The contract as it was before the opening beacon."""
 
         def opening_beacon(self, task_id: int) -> Beacon:
             return Beacon(value=bytes(32), block=0)
 
-    chain = SimpleNamespace(arena=Undrawn())
+    chain = SimpleNamespace(arena=story.setting.clients["vera"].arena, scoring=Undrawn())
     verdict, proof = Verdict(), Proof.read(story.runs / "mallory")
     assert not check_claim_on_chain(alices, proof, chain, verdict)  # type: ignore[arg-type]
     assert "not drawn yet" in verdict.limits[0]

@@ -30,12 +30,12 @@ class Job:
         """Register trainer ``index``'s run, anchor its first segments, one at a time, and perhaps declare the stop."""
         client, config = self.task.world.clients[index], self.task.config
         spec = self._spec(client)
-        client.arena.register_run(self.task.id, spec.digest, spec.watermark.key_root)
+        run_id = client.arena.register_run(self.task.id, spec.digest, spec.watermark.key_root, config.pay.run_bond)
         self.task.chain.mine(2)
-        client.arena.latch_beacon(self.task.id, client.address)
-        beacon = client.arena.run(self.task.id, client.address).beacon
+        client.arena.latch_beacon(run_id)
+        beacon = client.arena.run(run_id).beacon
         segments = [_segment(spec, i, f"{client.address}") for i in range(anchored)]
-        anchorer = RunAnchorer(client, self.task.id)
+        anchorer = RunAnchorer(client, run_id)
         anchors = [anchorer.anchor(i, 1, segment_tree(segments[i : i + 1]).root) for i in range(anchored)]
         stop = anchorer.stop(anchored) if stopped else None
         return Proof(
@@ -43,7 +43,7 @@ class Job:
             seed_source=SeedSource(kind="beacon", value=beacon.value, block=beacon.block),
             segments=tuple(segments),
             anchors=tuple(anchors),
-            states=(StoredState(step=min(anchored * config.segment_length, config.steps), cid="bafy"),),
+            states=(StoredState(step=min(anchored * config.work.segment_length, config.work.steps), cid="bafy"),),
             stopped=stop,
         )
 
@@ -53,17 +53,17 @@ class Job:
         return verdict
 
     def _spec(self, client: ArenaClient) -> TrainingSpec:
-        deployment, config = self.task.world.deployment, self.task.config
+        deployment, work = self.task.world.deployment, self.task.config.work
         return TrainingSpec(
             program="made:up",
-            program_digest=config.program_digest,
+            program_digest=work.program_digest,
             config={},
             dataset="made/up",
-            dataset_root=config.train_root,
+            dataset_root=work.train_root,
             dataset_size=100,
             batch_size=10,
-            steps=config.steps,
-            segment_length=config.segment_length,
+            steps=work.steps,
+            segment_length=work.segment_length,
             machine=this_machine(threads=1).to_json(),
             trainer=bytes.fromhex(client.address[2:]),
             task=TaskRef(chain_id=deployment.chain_id, arena=bytes.fromhex(deployment.arena[2:]), task_id=self.task.id),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chain.types import CaseVerdict, tokens
+from chain.case import CaseVerdict
+from chain.types import Bond, tokens
 from challenge.claims import read_claim
 from challenge.demo.setting import DELEGATIONS, STAKES, SUPPLY, VALIDATORS
 from challenge.demo.story import CONTRACTS, Story
@@ -21,6 +22,7 @@ from watermark import Claim, Evidence, LeafOpening, detect
 from watermark.detect import count_matches, read
 
 BURN, SLASHED, BOND, ANSWER_COST = Fraction(1, 10), STAKES["mallory"], tokens(50), tokens(5) * 4
+RUN_BOND = tokens(20)
 INNOCENTS, WRONG_KEYS = 50, 1000
 
 
@@ -55,12 +57,18 @@ def test_every_wei_is_somewhere(story: Story) -> None:
 
 def test_the_thief_loses_her_stake_and_gets_nothing(story: Story) -> None:
     assert story.rewards["mallory"] > 0, "there must have been something to redirect"
-    assert change(story, "mallory") == -SLASHED
+    assert change(story, "mallory") == -SLASHED - RUN_BOND
 
 
-def test_burned_are_the_slash_the_share_of_the_reward_and_the_lost_bond(story: Story) -> None:
+def test_the_honest_get_the_bonds_of_their_runs_back_and_the_thiefs_burns(story: Story) -> None:
+    arena = story.setting.clients["vera"].arena
+    bonds = {name: arena.run(submitted.entry.run_id).bond for name, submitted in story.submissions.items()}
+    assert bonds == {"alice": Bond.RETURNED, "bob": Bond.RETURNED, "mallory": Bond.BURNED}
+
+
+def test_burned_are_the_slash_the_share_of_the_reward_and_the_lost_bonds(story: Story) -> None:
     burned_reward = int(story.rewards["mallory"] * BURN)
-    expected = SLASHED + burned_reward + BOND - ANSWER_COST
+    expected = SLASHED + RUN_BOND + burned_reward + BOND - ANSWER_COST
     assert abs(story.supply_before - story.supply_after - expected) <= 1
 
 
