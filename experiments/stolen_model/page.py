@@ -19,6 +19,7 @@ from experiments.stolen_model.store import Results
 from experiments.stolen_model.workloads import QUALITIES, Workload
 from pol.errors import CannotRun
 
+MET = "met"
 HEAD = """# Does the watermark convict thieves, and never the innocent?
 
 Written by `make experiments` from the raw results in `experiments/stolen_model/results/` (about ten hours on two cores
@@ -39,10 +40,10 @@ tests 32 groups of leaves at most, as a challenge opens them; the others test al
 def write(plan: Plan) -> None:
     """Write the page and the plots of ``plan``."""
     parts = [HEAD.format(seeds=len(plan.seeds))]
-    found = {name: _rows(plan, workload) for name, workload in plan.workloads.items()}
+    found = {name: rows_found(plan, workload) for name, workload in plan.workloads.items()}
     parts += _standing(plan, found)
     present = {name: rows for name, rows in found.items() if rows}
-    parts += _goals(plan, present)
+    parts += judged_goals(plan, present)
     parts += _null(present)
     parts += _accusers(present)
     for name, rows in present.items():
@@ -52,7 +53,7 @@ def write(plan: Plan) -> None:
     plan.page.write_text("\n".join(parts))
 
 
-def _rows(plan: Plan, workload: Workload) -> list[Row]:
+def rows_found(plan: Plan, workload: Workload) -> list[Row]:
     """What was measured with the settings of ``plan``; records of other settings are left out."""
     records = Results(plan.results / f"{workload.name}.jsonl").records
     wanted = {cell.name: plan.digest(cell) for cell in plan.cells(workload)}
@@ -80,15 +81,16 @@ def _reason(workload: Workload, seed: int, standing: str) -> str:
     return f"{standing}: `python -m experiments.stolen_model.run --only {workload.name}` goes on with it"
 
 
-def _goals(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:
+def judged_goals(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:
+    """The table of goals: what is missed is missed as soon as it is seen, met only where the whole workload was run."""
     yield "## Goals\n"
     yield "Judged on the worst seed of the worst attack of the line.\n"
     lines = []
     for name, rows in found.items():
-        for goal in plan.goals:
-            if line := _goal(goal, rows):
-                lines.append([name, *line])
-        lines += [[name, *line] for line in _costs(plan.workloads[name], rows)]
+        judged = [line for goal in plan.goals if (line := _goal(goal, rows))]
+        judged += _costs(plan.workloads[name], rows)
+        whole = len(rows) == len(list(plan.cells(plan.workloads[name])))
+        lines += [[name, *line, standing if whole or standing != MET else "not finished"] for *line, standing in judged]
     yield table(["workload", "goal", "asked", "median", "worst", ""], lines) + "\n"
 
 
@@ -107,7 +109,7 @@ def _goal(goal: dict[str, Any], rows: Sequence[Row]) -> list[str] | None:
     worst = what(values)
     missed = worst > asked if measure == "log2_p" else worst < asked
     which = next(name for name, value in readings if value == worst)
-    by = f"**missed by {show(abs(worst - asked))}** (`{which}`)" if missed else "met"
+    by = f"**missed by {show(abs(worst - asked))}** (`{which}`)" if missed else MET
     sign = "≤ " if measure == "log2_p" else "≥ "
     return [f"{goal['channel']}: {goal['text']}", sign + show(asked), show(median(values)), show(worst), by]
 
@@ -134,7 +136,7 @@ def _costs(workload: Workload, rows: Sequence[Row]) -> Iterator[list[str]]:
 
 def _at_most(values: Sequence[float], asked: float, show: Callable[[float], str]) -> list[str]:
     worst = max(values)
-    by = f"**missed by {show(worst - asked)}**" if worst > asked else "met"
+    by = f"**missed by {show(worst - asked)}**" if worst > asked else MET
     return [f"≤ {show(asked)}", show(median(values)), show(worst), by]
 
 

@@ -159,6 +159,14 @@ def test_goals_and_curves_name_attacks_that_there_are() -> None:
         assert set(goal["attacks"]) <= set(ATTACKS), goal["text"]
 
 
+def test_a_goal_is_met_only_where_everything_was_run() -> None:
+    plan = Plan.read()
+    rows = page.rows_found(plan, plan.workloads["digits-mlp"])
+    whole, part = ("".join(page.judged_goals(plan, {"digits-mlp": some})) for some in (rows, rows[:-1]))
+    assert whole.count("| met") == part.count("| not finished") > 0 == part.count("| met")
+    assert whole.count("missed by") == part.count("missed by"), "what was missed is missed already"
+
+
 def test_an_unknown_parameter_is_refused() -> None:
     with pytest.raises((PolError, KeyError)):
         attack_of("prune-50@colour=1")
