@@ -141,7 +141,7 @@ def test_an_honest_model_of_the_run_does_not_answer_for_a_stolen_one(
     assert not shows_accused(vera, case, replace(proof, submission=None))
     submitted = vera.arena.submission(case.task_id, case.charge.trainer, case.charge.round)
     accused = replace(submitted, model_digest=bytes(32))
-    monkeypatch.setattr(vera.arena, "submission", lambda *which: accused)
+    monkeypatch.setattr(type(vera.arena), "submission", lambda *which: accused)
     verdict = judge_case(vera, case_id, story.setting.store)
     assert verdict.exit_code is ExitCode.MALFORMED and "another model" in verdict.findings[0].message
 
