@@ -12,7 +12,7 @@ from chain.case import Stage
 from chain.errors import ChainError
 from challenge.arena.amounts import address
 from challenge.arena.beacons import WaitOption
-from challenge.arena.session import NotYet, Session, TaskArgument, command, token_amount
+from challenge.arena.session import NotYet, Session, TaskArgument, TrustOption, command, token_amount
 from challenge.arena.task import StoreOption
 from challenge.console import say
 from challenge.sealing_cli import read_claims
@@ -32,21 +32,6 @@ def _numbers(text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"\d{1,6}(,\d{1,6}){0,15}", text):
         raise typer.BadParameter(f"{text[:40]!r}: give segments such as 3,17")
     return text
-
-
-def _digests(texts: list[str] | None) -> list[str] | None:
-    for text in texts or []:
-        if not re.fullmatch(r"0x[0-9a-f]{64}", text):
-            raise typer.BadParameter(f"{text[:80]!r} is not 0x and 64 hex digits")
-    return texts
-
-
-TrustOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--trust-program", callback=_digests, help="Source digest (0x…) of a program that may run here; repeatable."
-    ),
-]
 
 
 def commands() -> typer.Typer:

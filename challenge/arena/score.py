@@ -10,7 +10,7 @@ import typer
 from chain.commitments import scores_commitment
 from chain.errors import ChainError, ContractReverted
 from chain.types import Role
-from challenge.arena.session import Session, TaskArgument, command
+from challenge.arena.session import Session, TaskArgument, TrustOption, command
 from challenge.arena.task import StoreOption, describe
 from challenge.console import say
 from pol.errors import PolError, Unreachable
@@ -33,13 +33,6 @@ def _row(text: str | None) -> str | None:
     return text
 
 
-def _digests(texts: list[str] | None) -> list[str] | None:
-    for text in texts or []:
-        if not re.fullmatch(r"0x[0-9a-f]{64}", text):
-            raise typer.BadParameter(f"{text[:80]!r} is not 0x and 64 hex digits")
-    return texts
-
-
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
     group = typer.Typer(no_args_is_help=True, help="Score models; settle rounds.")
@@ -58,10 +51,7 @@ def commit(
         str | None,
         typer.Option(callback=_row, help="Your own scores instead: bps, one a staked trainer, such as 9100,0,8000."),
     ] = None,
-    trust_program: Annotated[
-        list[str] | None,
-        typer.Option(callback=_digests, help="Source digest (0x…) of a program that may run here; repeatable."),
-    ] = None,
+    trust_program: TrustOption = None,
 ) -> dict[str, Any]:
     """Score every standing model on the round's data set and promise the scores; nobody sees them yet.
 

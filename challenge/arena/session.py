@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -53,6 +54,21 @@ ArenaOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Send without asking.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+
+def _digests(texts: list[str] | None) -> list[str] | None:
+    for text in texts or []:
+        if not re.fullmatch(r"0x[0-9a-f]{64}", text):
+            raise typer.BadParameter(f"{text[:80]!r} is not 0x and 64 hex digits")
+    return texts
+
+
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust-program", callback=_digests, help="Source digest (0x…) of a program that may run here; repeatable."
+    ),
+]
 VerboseOption = Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")]
 TaskArgument = Annotated[int, typer.Argument(metavar="TASK", min=1, help="The task's number.")]
 
