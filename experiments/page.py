@@ -97,7 +97,8 @@ def overhead(results: dict[str, Any]) -> Iterator[str]:
     head = ["training", "segments", "proof folder", "`torch.save` at each", "ratio", "more peak memory", "in states"]
     yield table(head, rows) + "\n"
     yield (
-        "How the cost grows: a boundary's time with the state, nearly in proportion (the steps grow as well); its share of the training falls as "
+        "How the cost grows: a boundary's time with the state, nearly in proportion (the steps grow as well); "
+        "its share of the training falls as "
         "1 / L with the segment length L. (The recorder's part of every step, keys for generators and checks, is less "
         "than these rounds can tell from noise; the pairs above hold it.)\n"
     )
