@@ -45,12 +45,10 @@ from pol.state import (
     written_order,
 )
 from pol.tensors import (
-    check_values,
-    little_endian_bytes,
+    checked_row,
     same_bits,
     sorted_table,
     table_digest,
-    table_row,
     tensors_digest,
 )
 from pol.transcript import Anchor, Segment, Stop, segment_tree
@@ -546,6 +544,5 @@ def _hashed(
 ) -> Iterator[memoryview]:
     """The bytes of the tensors, each noted in ``rows``, a table of the state, before they are passed on."""
     for name, copy in copies:
-        check_values({name: copy}, where=where)
-        rows[name] = table_row(name, copy)
-        yield little_endian_bytes(copy)
+        rows[name], data = checked_row(name, copy, where=where)
+        yield data

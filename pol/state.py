@@ -150,7 +150,7 @@ class TrainingState:
         """The tensors that training changes, by their names in a state; they are the live ones, not copies."""
         parameters = _tensors_only(self.model.state_dict(), "the model's state dict")
         live = {f"model/{name}": value for name, value in parameters.items() if name not in self.pinned}
-        live |= {f"buffer/{name}": value for name, value in _unsaved_buffers(self.model).items()}
+        live |= {f"buffer/{name}": value for name, value in _unsaved_buffers(self.model, parameters).items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             found = {slot: value for slot, value in slots.items() if value is not None}
             where = f"{type(self.optimizer).__name__}'s state of parameter {index}"
@@ -158,7 +158,7 @@ class TrainingState:
         if self.ema is not None:
             averaged = _tensors_only(self.ema.state_dict(), "the averaged model's state dict")
             live |= {f"ema/{name}": value for name, value in averaged.items()}
-            live |= {f"ema-buffer/{name}": value for name, value in _unsaved_buffers(self.ema).items()}
+            live |= {f"ema-buffer/{name}": value for name, value in _unsaved_buffers(self.ema, averaged).items()}
         return live
 
     def _derived(self) -> Tensors:
@@ -179,10 +179,10 @@ class TrainingState:
         # Cloned: a module may keep what it is given, and then training would change the caller's tensors.
         learned = {name: value.clone() for name, value in model_tensors(tensors).items()}
         self.model.load_state_dict(learned | pinned)
-        _copy_into(_unsaved_buffers(self.model), part(tensors, "buffer/"))
+        _copy_into(_unsaved_buffers(self.model, self.model.state_dict()), part(tensors, "buffer/"))
         if self.ema is not None:
             self.ema.load_state_dict({name: value.clone() for name, value in part(tensors, "ema/").items()})
-            _copy_into(_unsaved_buffers(self.ema), part(tensors, "ema-buffer/"))
+            _copy_into(_unsaved_buffers(self.ema, self.ema.state_dict()), part(tensors, "ema-buffer/"))
 
     def _restore_optimizer(self, tensors: Mapping[str, torch.Tensor]) -> None:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -198,8 +198,7 @@ class TrainingState:
 _SCALER_STATE = {"scale": "scale", "_growth_tracker": "growth_tracker"}
 
 
-def _unsaved_buffers(module: nn.Module) -> Tensors:
-    saved = module.state_dict().keys()
+def _unsaved_buffers(module: nn.Module, saved: Mapping[str, Any]) -> Tensors:
     return {name: value for name, value in module.named_buffers() if name not in saved}
 
 
@@ -285,8 +284,8 @@ def _generators(device: torch.device) -> Tensors:
     kind, keys, position, *_ = cast(Any, np.random.get_state(legacy=True))
     assert version == 3 and kind == "MT19937"
     found = {
-        "rng/python": torch.tensor(words, dtype=torch.int64),
-        "rng/numpy": torch.tensor([*keys.tolist(), position], dtype=torch.int64),
+        "rng/python": torch.from_numpy(np.array(words, dtype=np.int64)),
+        "rng/numpy": torch.from_numpy(np.append(keys, position).astype(np.int64)),
         "rng/torch": torch.get_rng_state(),
     }
     if device.type == "cuda":

@@ -51,8 +51,11 @@ def little_endian_bytes(tensor: torch.Tensor) -> memoryview:
 
     A view of the tensor's own memory where that is possible, so that hashing a state does not copy it.
     """
-    # All supported hosts are little-endian; a byte view keeps bf16, which numpy does not know.
-    return _byte_view(tensor.detach().to("cpu")).numpy().data if tensor.numel() else memoryview(b"")
+    if not tensor.numel():
+        return memoryview(b"")
+    # All supported hosts are little-endian; a view as integers keeps bf16, which numpy does not know.
+    held = tensor.detach().cpu().contiguous()
+    return memoryview((held.view(torch.int16) if held.dtype is torch.bfloat16 else held).numpy()).cast("B")
 
 
 def same_bits(mine: torch.Tensor, other: torch.Tensor) -> bool:
@@ -104,9 +107,19 @@ def tensor_table(tensors: Mapping[str, torch.Tensor]) -> list[tuple[bytes, bytes
 
 def table_row(name: str, tensor: torch.Tensor) -> tuple[bytes, bytes]:
     """What a :func:`tensor_table` says of one tensor."""
-    header, data = tensor_header(name, tensor), little_endian_bytes(tensor)
+    return _row(tensor_header(name, tensor), little_endian_bytes(tensor))
+
+
+def checked_row(name: str, tensor: torch.Tensor, *, where: str) -> tuple[tuple[bytes, bytes], memoryview]:
+    """The :func:`table_row` of a tensor that :func:`check_values` accepts, and the bytes that were read for it, once."""
+    data = little_endian_bytes(tensor)
+    _check_bytes(name, tensor.dtype, data, where=where)
+    return _row(tensor_header(name, tensor), data), data
+
+
+def _row(header: bytes, data: memoryview) -> tuple[bytes, bytes]:
     starts = range(0, max(1, len(data)), BLOCK_BYTES)
-    return header, blocks_root(header, (data[start : start + BLOCK_BYTES] for start in starts))
+    return header, blocks_root(header, [data[start : start + BLOCK_BYTES] for start in starts])
 
 
 def sorted_table(rows: Mapping[str, tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
@@ -128,33 +141,25 @@ def check_values(tensors: Mapping[str, torch.Tensor], *, where: str) -> None:
     the digest, so neither may ever reach a comparison.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not _finite(tensor):
-            raise ProofError(f"{where}: tensor {name!r} holds NaN or infinity")
-        if tensor.dtype is torch.bool and any(
-            bool((np.frombuffer(block, np.uint8) > 1).any()) for block in _blocks(tensor)
-        ):
-            raise ProofError(f"{where}: tensor {name!r} holds a boolean that is neither 0 nor 1")
+        _check_bytes(name, tensor.dtype, little_endian_bytes(tensor), where=where)
 
 
-# The words of a floating-point type, and the bits of its exponent: all of them are set in NaN and infinity alone.
-_EXPONENTS: dict[torch.dtype, tuple[str, int]] = {
-    torch.float64: ("<u8", 0x7FF0_0000_0000_0000),
-    torch.float32: ("<u4", 0x7F80_0000),
-    torch.bfloat16: ("<u2", 0x7F80),
-    torch.float16: ("<u2", 0x7C00),
-}
+def _check_bytes(name: str, dtype: torch.dtype, data: memoryview, *, where: str) -> None:
+    # By numpy: torch's operators would start a second team of threads behind the one that trains. A mebibyte at a
+    # time, so that looking at a state takes no second one.
+    if dtype not in DTYPES:
+        raise ProofError(f"{where}: tensor {name!r}: dtype {dtype} has no canonical bytes")
+    pieces = (data[start : start + 2**20] for start in range(0, len(data), 2**20))
+    if dtype in _FLOATS and not all(np.isfinite(_floats(piece, dtype)).all() for piece in pieces):
+        raise ProofError(f"{where}: tensor {name!r} holds NaN or infinity")
+    if dtype is torch.bool and any((np.frombuffer(piece, np.uint8) > 1).any() for piece in pieces):
+        raise ProofError(f"{where}: tensor {name!r} holds a boolean that is neither 0 nor 1")
 
 
-def _finite(tensor: torch.Tensor) -> bool:
-    # On the bits, by numpy: torch's operators would start a second team of threads behind the one that trains.
-    if tensor.dtype not in _EXPONENTS:
-        raise ProofError(f"dtype {tensor.dtype} has no canonical bytes")
-    words, exponent = _EXPONENTS[tensor.dtype]
-    mask = np.array(exponent, dtype=words)
-    return not any(bool((np.frombuffer(block, words) & mask == mask).any()) for block in _blocks(tensor))
+_FLOATS = {torch.float64: "<f8", torch.float32: "<f4", torch.float16: "<f2", torch.bfloat16: "<u2"}
 
 
-def _blocks(tensor: torch.Tensor) -> Iterator[memoryview]:
-    """The tensor's bytes, a mebibyte at a time, so that looking at a state takes no second one."""
-    data = little_endian_bytes(tensor)
-    return (data[start : start + 2**20] for start in range(0, len(data), 2**20))
+def _floats(data: memoryview, dtype: torch.dtype) -> np.ndarray:
+    numbers = np.frombuffer(data, _FLOATS[dtype])
+    # numpy has no bf16, which is the upper half of an fp32
+    return (numbers.astype("<u4") << 16).view("<f4") if dtype is torch.bfloat16 else numbers

@@ -17,7 +17,7 @@ from pol.errors import RecordingError
 from pol.proof import MANIFEST, TRANSCRIPT
 from pol.relay import SPARE_BYTES
 from pol.spec import TaskRef
-from pol.tensors import table_row
+from pol.tensors import checked_row
 from pol.transcript import Anchor
 from tests.runs import SEED, record, small_spec
 
@@ -155,11 +155,11 @@ def test_hashing_slower_than_training_loses_nothing(
 ) -> None:
     """The one copy of a large state is not written over before it is hashed: training waits."""
 
-    def slowly(name: str, tensor: torch.Tensor) -> tuple[bytes, bytes]:
+    def slowly(name: str, tensor: torch.Tensor, *, where: str) -> tuple[tuple[bytes, bytes], memoryview]:
         time.sleep(0.03)
-        return table_row(name, tensor)
+        return checked_row(name, tensor, where=where)
 
-    monkeypatch.setattr("pol.recorder.table_row", slowly)
+    monkeypatch.setattr("pol.recorder.checked_row", slowly)
     monkeypatch.setattr("pol.recorder.SPARE_BYTES", 0)
     record(small_spec(train_set), train_set, tmp_path / "proof")
     assert (tmp_path / "proof" / TRANSCRIPT).read_bytes() == (honest_run / TRANSCRIPT).read_bytes()
