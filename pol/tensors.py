@@ -55,7 +55,7 @@ def little_endian_bytes(tensor: torch.Tensor) -> memoryview:
         return memoryview(b"")
     # All supported hosts are little-endian; a view as integers keeps bf16, which numpy does not know.
     held = tensor.detach().cpu().contiguous()
-    return memoryview((held.view(torch.int16) if held.dtype is torch.bfloat16 else held).numpy()).cast("B")
+    return (held.view(torch.int16) if held.dtype is torch.bfloat16 else held).numpy().data.cast("B")
 
 
 def same_bits(mine: torch.Tensor, other: torch.Tensor) -> bool:
@@ -111,7 +111,7 @@ def table_row(name: str, tensor: torch.Tensor) -> tuple[bytes, bytes]:
 
 
 def checked_row(name: str, tensor: torch.Tensor, *, where: str) -> tuple[tuple[bytes, bytes], memoryview]:
-    """The :func:`table_row` of a tensor that :func:`check_values` accepts, and the bytes that were read for it, once."""
+    """The :func:`table_row` of a tensor that :func:`check_values` accepts, and the bytes that were read for it."""
     data = little_endian_bytes(tensor)
     _check_bytes(name, tensor.dtype, data, where=where)
     return _row(tensor_header(name, tensor), data), data
