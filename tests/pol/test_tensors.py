@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pol.errors import ProofError
@@ -75,6 +75,9 @@ def test_names_and_contents_cannot_be_swapped() -> None:
 
 
 @settings(max_examples=20)
+@example(BLOCK_BYTES // 4)
+@example(BLOCK_BYTES // 4 + 1)
+@example(2 * BLOCK_BYTES // 4 + 1)
 @given(st.integers(0, 2 * BLOCK_BYTES // 4 + 7))
 def test_blocks_are_as_the_format_says(count: int) -> None:
     """One block can be opened alone: the root is the Merkle root over leaves of header and 16 KiB."""
