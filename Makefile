@@ -2,8 +2,10 @@
 # make demo CHAIN=anvil  plays it on a node of its own, and keeps the chain in runs/chain.json
 # make lint   checks style, types, imports  make artifacts  recompiles the contracts that the package ships
 # make seeded-bugs  plants bugs, and insists that a test notices each (contract-bugs: in the contracts)
+# make coverage  runs the contracts' tests and says what they reach   make halmos  proves what fuzzing can only try
 # make bench  measures, and writes docs/benchmarks.md
 # make experiments  steals marked models, for about ten hours; resumes; writes docs/watermark-results.md
+# make exact  trains exactly on one setting after the other; make exact-gpu  compares a GPU with the digests that left
 # make test-ipfs  tests the IPFS store against a real node: the one at AIARENA_IPFS_API, or js-ipfs, which it installs
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,7 +17,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist
 FORGE := node_modules/.bin/forge
 NODE := $(shell command -v node 2>/dev/null)
 
-.PHONY: install demo test test-slow test-contracts test-ipfs seeded-bugs contract-bugs bench experiments experiments-quick lint artifacts clean
+.PHONY: install demo test test-slow test-contracts test-ipfs seeded-bugs contract-bugs coverage halmos bench experiments experiments-quick exact exact-gpu lint artifacts clean
 
 install: .venv/installed
 
@@ -68,6 +70,22 @@ seeded-bugs: .venv/installed-dev
 contract-bugs: .venv/installed-dev $(CONTRACTS)/node_modules/.installed
 	@$(BIN)/python tests/contract_bugs.py
 
+# without the optimiser, which these measure and the limit on code size needs
+coverage: $(CONTRACTS)/node_modules/.installed
+	@cd $(CONTRACTS) && $(FORGE) coverage --no-match-coverage '^test/' --no-match-contract '^(Gas|SettlementGas)Test$$' \
+		--no-match-test CodeSizeLimit
+
+$(CONTRACTS)/.halmos/installed:
+	@echo "installing a symbolic prover for the contracts, in an environment of its own"
+	@$(PYTHON) -m venv $(CONTRACTS)/.halmos
+	@$(CONTRACTS)/.halmos/bin/python -m pip install --quiet --disable-pip-version-check halmos==0.3.3 cvc5==1.4.2
+	@touch $@
+
+halmos: $(CONTRACTS)/.halmos/installed $(CONTRACTS)/node_modules/.installed
+	@cd $(CONTRACTS) && PATH="$$PWD/node_modules/.bin:$$PATH" FOUNDRY_TEST=test/proofs FOUNDRY_OUT=.halmos/out \
+		FOUNDRY_CACHE_PATH=.halmos/cache .halmos/bin/halmos --forge-build-out .halmos/out \
+		--solver-timeout-assertion 5m --solver-command "$$PWD/.halmos/bin/python $$PWD/tools/prove.py"
+
 bench: .venv/installed-dev
 	@$(BIN)/python -m experiments.overhead.run
 	@$(BIN)/python -m experiments.verification.run
@@ -78,7 +96,15 @@ experiments: .venv/installed-dev
 	@$(BIN)/python -m experiments.stolen_model.run
 
 experiments-quick: .venv/installed-dev
+	@$(BIN)/python -m experiments.table1.run --quick
 	@$(BIN)/python -m experiments.stolen_model.run --quick
+
+exact: .venv/installed-dev
+	@$(BIN)/python -m experiments.exact.run
+	@$(BIN)/python -m experiments.exact.speed
+
+exact-gpu: .venv/installed
+	@$(BIN)/python -m experiments.exact.run --device cuda
 
 test-contracts: $(CONTRACTS)/node_modules/.installed
 	@cd $(CONTRACTS) && $(FORGE) test

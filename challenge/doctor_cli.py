@@ -14,7 +14,7 @@ from challenge.console import fail, print_failure, say
 from challenge.verdict import ExitCode
 from pol.encoding import digest
 from pol.errors import PolError
-from pol.spec import TrainingSpec
+from pol.spec import NATIVE, TrainingSpec
 
 if TYPE_CHECKING:
     from challenge.doctor import Examination
@@ -34,6 +34,7 @@ def doctor_command(
     data: Annotated[Path | None, typer.Option(help="Where the data is, if it is not a built-in data set.")] = None,
     steps: Annotated[int, typer.Option(min=2, help="How many steps to train, several times.")] = 20,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1.")] = "cpu",
+    numerics: Annotated[str, typer.Option(help="For module:attr: native, or exact.")] = NATIVE,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")] = False,
 ) -> None:
@@ -55,10 +56,10 @@ def doctor_command(
     from pol.rehearsal import Interpreters
 
     settings = _settings(setting or [])
-    if program.endswith(".toml") and settings:
-        raise typer.BadParameter("a run.toml has its config in it", param_hint="--set")
+    if program.endswith(".toml") and (settings or numerics != NATIVE):
+        raise typer.BadParameter("a run.toml has its config and numerics in it", param_hint="--set, --numerics")
     try:
-        spec = _spec(program, settings, dataset, batch_size, data, device, steps)
+        spec = _spec(program, settings, dataset, batch_size, data, device, steps, numerics)
         rehearsal = _rehearsal(spec, data, device, steps)
         with Interpreters() as interpreters:
             found = examine(rehearsal, interpreters)
@@ -103,13 +104,20 @@ MAX_DETAILS = 6
 
 
 def _spec(
-    program: str, settings: dict[str, Any], dataset: str, batch_size: int, data: Path | None, device: str, steps: int
+    program: str,
+    settings: dict[str, Any],
+    dataset: str,
+    batch_size: int,
+    data: Path | None,
+    device: str,
+    steps: int,
+    numerics: str,
 ) -> TrainingSpec:
     if program.endswith(".toml"):
         return TrainingSpec.load(program, data=data, device=device)
     values = {
         "program": program, "dataset": dataset, "batch_size": batch_size, "config": settings,
-        "steps": steps, "segment_length": steps,
+        "steps": steps, "segment_length": steps, "numerics": numerics,
     }  # fmt: skip
     return TrainingSpec.from_values(values, where=program, data=data, device=device)
 

@@ -8,6 +8,7 @@ The way through the package, in the order a run goes:
 - :mod:`pol.state`, :mod:`pol.transcript`, :mod:`pol.merkle` - what is committed
 - :mod:`pol.proof`, :mod:`pol.store` - the folder that is left behind, read strictly
 - :mod:`pol.replay` - the same steps again in a fresh process
+- :mod:`pol.portable` - :func:`exact`, in which those steps have the same bits on every device
 
 Importing the package does not import torch; the names below are loaded when they are first used.
 """
@@ -18,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pol.portable.mode import exact as exact
     from pol.program import Program as Program
     from pol.proof import Proof as Proof
     from pol.proof import SeedSource as SeedSource
@@ -33,6 +35,7 @@ _HOMES = {
     "SeedSource": "pol.proof",
     "Submission": "pol.proof",
     "TrainingSpec": "pol.spec",
+    "exact": "pol.portable.mode",
     "seal": "pol.proof",
 }
 

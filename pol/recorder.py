@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from pol.errors import CannotRun, ProofError, RecordingError
 from pol.journal import JOURNAL, Journal, Progress
 from pol.loader import step_loader
 from pol.machine import MachineClass, hidden_switches, make_deterministic, this_machine
+from pol.numerics import arithmetic
 from pol.order import DataOrder
 from pol.parallel import alone, rank, shared, world_size
 from pol.program import load_program
@@ -70,7 +71,8 @@ class Recorder:
     thread behind it, which begins while the copy is being made. There is one such copy, a little smaller than the
     state: training waits at a boundary rather than leave one out. A small state is hashed at once, in its place.
 
-    Used as a context manager. Leaving it writes the proof if every promised step was recorded; otherwise it raises
+    Used as a context manager; a run with exact numerics is built and trained inside it, where every operator is that
+    of :func:`pol.exact`. Leaving it writes the proof if every promised step was recorded; otherwise it raises
     :class:`RecordingError` and leaves no manifest, so that a broken recording never looks like a proof. A recording
     that did not finish, for whatever reason, resumes when the same program enters the same folder again: training
     goes on from the latest kept state, and what was promised already must come out the same.
@@ -127,6 +129,13 @@ class Recorder:
             raise RecordingError(
                 f"{', '.join(hidden_switches())} would change the bits of this run: unset it, record again"
             )
+        with ExitStack() as entered:
+            entered.enter_context(arithmetic(self.spec))
+            self._begin()
+            self._arithmetic = entered.pop_all()
+        return self
+
+    def _begin(self) -> None:
         self._progress: Progress | None = None
         self._relay = Relay()
         self._hashing: Future[None] | None = None
@@ -139,7 +148,6 @@ class Recorder:
             self._held = {anchor.first: anchor.count for anchor in self._held_anchors()}
             self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="recorder", initializer=_stand_back)
             self._line = AnchorLine(self._anchorer, self._anchored)
-        return self
 
     def attach(
         self,
@@ -260,6 +268,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._arithmetic.close()
         if not self._writes:
             return
         try:

@@ -27,6 +27,7 @@ from pol.data import Samples
 from pol.encoding import from_hex
 from pol.errors import PolError, ProofError
 from pol.machine import make_deterministic
+from pol.numerics import arithmetic
 from pol.order import DataOrder
 from pol.program import load_program
 from pol.spec import TrainingSpec
@@ -63,6 +64,10 @@ class Child:
         self.program = load_program(
             self.spec.program, self.spec.program_digest, trusted=frozenset({self.spec.program_digest})
         )
+        with arithmetic(self.spec):
+            self._rehearse()
+
+    def _rehearse(self) -> None:
         state = self._build()
         first: dict[str, str] = {}
         if self.job["start"]:

@@ -22,7 +22,9 @@ from pol.confine import Limits, confine, die_with_parent
 from pol.data import Samples
 from pol.errors import CannotRun, PolError, ProofError, SpecError
 from pol.machine import MachineClass, make_deterministic, this_machine
+from pol.numerics import arithmetic
 from pol.order import DataOrder
+from pol.portable.mode import RefusedOperator
 from pol.program import Program, load_program
 from pol.spec import TrainingSpec
 from pol.state import Tensors, TrainingState, from_safetensors, safetensors_chunks
@@ -77,8 +79,9 @@ def run_confined(task: Task, span: dict[str, Any], pipe: int, folder: Path) -> N
         program = task.program or _load(task)
         make_deterministic(machine.threads)
         _send(pipe, HELLO, [json.dumps({"machine": machine.to_json(), "notes": notes}).encode()])
-        for tensors in Replay(task, program).states(span):
-            _send_state(pipe, tensors)
+        with arithmetic(task.spec):
+            for tensors in Replay(task, program).states(span):
+                _send_state(pipe, tensors)
     except BaseException as error:
         _send(pipe, ERROR, [json.dumps(blame(error, task.limits)).encode()])
     finally:
@@ -134,6 +137,8 @@ def program_runs() -> Iterator[None]:
     """Tell the program's own failures from this machine's (memory, files, what it may not do here)."""
     try:
         yield
+    except RefusedOperator as error:  # which operators there are is torch's, and the device's
+        raise ProgramFailed(str(error)) from error
     except (MemoryError, OSError, PolError):
         raise
     except BaseException as error:

@@ -15,7 +15,10 @@ SPEC_DOMAIN = "aiarena/training-spec/v1"
 ADDRESS_BYTES = 20
 MAX_STEPS = 2**32
 MAX_SEGMENT_LENGTH = 2**16
-NUMERICS = frozenset({"native"})
+NATIVE = "native"
+EXACT = "exact/1"
+"""The arithmetic of :func:`pol.exact`, as the golden files fix it: other bits are another version."""
+NUMERICS = frozenset({NATIVE, EXACT})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +63,8 @@ class TrainingSpec:
     """One run's promise. Digests, roots and addresses are bytes; ``config`` holds integers, strings and booleans.
 
     ``machine`` is a :class:`pol.machine.MachineClass` as JSON (that class needs torch, this module does not).
-    ``trainer`` is a 20-byte address; ``task`` is None for a run recorded without a chain.
+    ``trainer`` is a 20-byte address; ``task`` is None for a run recorded without a chain. ``numerics`` is NATIVE, the
+    arithmetic of that class of machine, or EXACT, which gives the same bits on any.
     """
 
     program: str
@@ -76,7 +80,7 @@ class TrainingSpec:
     trainer: bytes
     task: TaskRef | None = None
     watermark: WatermarkPromise | None = None
-    numerics: str = "native"
+    numerics: str = NATIVE
 
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= self.dataset_size:
@@ -85,6 +89,11 @@ class TrainingSpec:
             raise SpecError("steps and segment_length must be positive and give at most 65536 segments")
         if self.numerics not in NUMERICS:
             raise SpecError(f"numerics {self.numerics!r} is unknown: use one of {', '.join(sorted(NUMERICS))}")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the run computes with the arithmetic that gives the same bits on any machine."""
+        return self.numerics != NATIVE
 
     @property
     def segments(self) -> int:
@@ -175,6 +184,8 @@ class TrainingSpec:
         return _from_values(values, where, data, device)
 
 
+_VERSIONS = {"exact": EXACT}  # what a run file may leave to the installation
+
 _FIELDS = {
     "format", "program", "program_digest", "config", "dataset", "dataset_root", "dataset_size", "batch_size",
     "steps", "segment_length", "machine", "numerics", "trainer", "task", "watermark",
@@ -194,8 +205,8 @@ def _from_values(values: dict[str, Any], where: str, data: Path | None, device: 
     from pol.program import config_from, program_digest
     from pol.sources import open_data
 
-    allowed = {"program", "dataset", "batch_size", "steps", "segment_length", "trainer", "threads", "config"}
-    unknown, missing = set(values) - allowed, allowed - {"threads", "trainer"} - set(values)
+    needed = {"program", "dataset", "batch_size", "steps", "segment_length", "config"}
+    unknown, missing = set(values) - needed - {"numerics", "threads", "trainer"}, needed - set(values)
     if unknown or missing:
         raise SpecError(f"{where}: missing {sorted(missing)}, unknown {sorted(unknown)}")
     try:
@@ -211,6 +222,7 @@ def _from_values(values: dict[str, Any], where: str, data: Path | None, device: 
             steps=values["steps"],
             segment_length=values["segment_length"],
             machine=this_machine(threads=values.get("threads", 1), device=device).to_json(),
+            numerics=_VERSIONS.get(values.get("numerics", NATIVE), values.get("numerics", NATIVE)),
             trainer=bytes.fromhex(values.get("trainer", "0x" + "00" * ADDRESS_BYTES).removeprefix("0x")),
         )
     except (TypeError, AttributeError, ValueError) as error:

@@ -28,6 +28,7 @@ from torch import nn
 from pol.encoding import Json, canonical_json, float_text
 from pol.errors import ProofError, SpecError
 from pol.machine import seed_everything
+from pol.portable.mode import active
 from pol.tensorfile import parse_rows
 from pol.tensors import DTYPES, check_values, little_endian_bytes, same_bits, tensors_digest
 
@@ -288,7 +289,7 @@ def _generators(device: torch.device) -> Tensors:
         "rng/numpy": torch.from_numpy(np.append(keys, position).astype(np.int64)),
         "rng/torch": torch.get_rng_state(),
     }
-    if device.type == "cuda":
+    if device.type == "cuda" and not active():  # nothing is drawn from it under pol.exact
         found["rng/cuda"] = torch.cuda.get_rng_state(device)
     return found
 

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from pol.confine import Limits
 from pol.encoding import Json, fields, from_hex, to_hex
 from pol.errors import CannotRun, SpecError
+from pol.numerics import arithmetic
 from pol.program import Program, load_program
 from pol.proof import Proof, states_of
 from pol.replay import Branch, Job, ReplayedSpan, Span, replay
@@ -119,4 +120,5 @@ def _initial(proof: Proof) -> Tensors:
     """The model's tensors before the first step, as the trainer's own program builds them."""
     source = proof.spec.program_digest
     program = load_program(proof.spec.program, source, trusted=frozenset({source}))
-    return model_tensors(program.build(proof.spec.config, proof.seed).capture(proof.seed))
+    with arithmetic(proof.spec):
+        return model_tensors(program.build(proof.spec.config, proof.seed).capture(proof.seed))

@@ -10,7 +10,7 @@ import pytest
 from pol.data import Dataset
 from pol.encoding import canonical_json, parse_canonical_json
 from pol.errors import CannotRun, ProofError, SpecError
-from pol.spec import TaskRef, TrainingSpec, WatermarkPromise
+from pol.spec import EXACT, TaskRef, TrainingSpec, WatermarkPromise
 from tests.runs import small_spec
 
 TOML = """
@@ -66,7 +66,8 @@ def test_the_digest_binds_every_field(spec: TrainingSpec, name: str) -> None:
     [
         ("format", "aiarena.spec/2"), ("steps", 0), ("steps", True), ("steps", "40"), ("batch_size", 10**6),
         ("segment_length", 0), ("steps", 2**60), ("program_digest", "0x12"), ("trainer", "0x" + "00" * 32),
-        ("numerics", "float8"), ("config", []), ("task", {}), ("watermark", {"key_root": "0x"}), ("dataset", "x" * 999),
+        ("numerics", "float8"), ("numerics", "exact"), ("config", []),
+        ("task", {}), ("watermark", {"key_root": "0x"}), ("dataset", "x" * 999),
     ],
 )  # fmt: skip
 def test_impossible_values_are_refused(spec: TrainingSpec, name: str, value: object) -> None:
@@ -94,9 +95,19 @@ def test_a_run_file_gives_the_same_promise(tmp_path: Path, train_set: Dataset) -
     assert TrainingSpec.load(path) == small_spec(train_set)
 
 
+@pytest.mark.parametrize("name", ["exact", EXACT])
+def test_a_run_file_may_promise_exact_numerics(tmp_path: Path, train_set: Dataset, name: str) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(f'numerics = "{name}"\n{TOML}')
+    spec = TrainingSpec.load(path)
+    assert spec == replace(small_spec(train_set), numerics=EXACT)
+    assert spec.exact and spec.digest != small_spec(train_set).digest
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('numerics = "exact/0"\n' + TOML, "numerics 'exact/0' is unknown"),
         ("steps =", "not TOML"), (TOML.replace("steps = 40\n", "", 1), "missing"), ("other = 1\n" + TOML, "unknown"),
         (TOML.replace("digits/train", "imagenet"), "digits/train"), (TOML.replace("= 32", '= "x"', 1), "wrong type"),
     ],

@@ -1,0 +1,1 @@
+"""Does an exact run have one digest, whatever computes it?"""

@@ -1,0 +1,224 @@
+"""Batch, layer, group and root-mean-square norms, softmax, and their gradients.
+
+Statistics are exact sums over float32 numbers; everything else is element by element, one rounding of float32 an
+operation. So a result is within a few units in the last place of its largest operand of the true one, and two devices
+cannot differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pol.portable.elementwise import rounded, single
+from pol.portable.functions import exp, log
+from pol.portable.grid import total
+from pol.portable.sums import quotient, variance
+
+Three = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
+    """exp(x - max) over its sum along ``dim``; NaN where all are -inf."""
+    parts, sums = _exponentials(single(x), dim)
+    return rounded(parts / sums.float(), torch.float32 if half_to_float else x.dtype)
+
+
+def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """:func:`softmax`, but 0 where all are -inf."""
+    values = softmax(single(x), dim)
+    masked = (x == -math.inf).all(dim, keepdim=True)
+    return torch.where(masked, 0, values).to(dtype or x.dtype)
+
+
+def softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """(grad - sum(grad * output)) * output."""
+    g, y = single(grad), single(output)
+    along = total(g * y, [dim]).float()
+    return rounded((g - along) * y, dtype)
+
+
+def log_softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
+    """x - max - log(sum(exp(x - max))) along ``dim``."""
+    values = single(x)
+    shifted = values - values.amax(dim, keepdim=True)
+    result = shifted - log(total(exp(shifted), [dim]).float())
+    return rounded(result, torch.float32 if half_to_float else x.dtype)
+
+
+def log_softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """grad - exp(output) * sum(grad)."""
+    g = single(grad)
+    return rounded(g - exp(single(output)) * total(g, [dim]).float(), dtype)
+
+
+def layer_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimensions; also mean and 1 / sqrt."""
+    values = single(x)
+    mean, spread = variance(values, _last(x, shape))
+    scale = _inverse_root(spread, eps)
+    result = _affine((values - mean) * scale, weight, bias)
+    return rounded(result, x.dtype), mean, scale
+
+
+def layer_norm_backward(
+    grad: Tensor, x: Tensor, shape: Sequence[int], mean: Tensor, scale: Tensor, weight: Tensor | None,
+    bias: Tensor | None, wanted: Sequence[bool],
+) -> Three:  # fmt: skip
+    """The gradients of input, weight and bias, where ``wanted``."""
+    g, normal = single(grad), (single(x) - mean) * scale
+    rows = list(range(x.dim() - len(shape)))
+    scaled = g if weight is None else g * single(weight)
+    to_x = rounded(_centred(scaled, normal, _last(x, shape)) * scale, x.dtype) if wanted[0] else None
+    return to_x, *_affine_gradients(g, normal, rows, weight, bias, wanted, shape)
+
+
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_variance: Tensor | None,
+    training: bool, momentum: float, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Normalised over all but dimension 1; while ``training``, the running statistics are updated in place.
+
+    Also the batch's mean and 1 / sqrt(variance + eps), which are empty out of training.
+    """
+    values, dims = single(x), [0, *range(2, x.dim())]
+    if not training:
+        assert running_mean is not None and running_variance is not None
+        scale = _inverse_root(_column(running_variance, x).double(), eps)
+        result = _affine((values - _column(running_mean, x)) * scale, _columns(weight, x), _columns(bias, x))
+        return rounded(result, x.dtype), values.new_empty(0), values.new_empty(0)
+    mean, spread = variance(values, dims)
+    scale = _inverse_root(spread, eps)
+    count = x.numel() // max(1, x.shape[1])
+    if running_mean is not None:
+        _move(running_mean, mean, momentum)
+    if running_variance is not None:
+        _move(running_variance, quotient(spread * count, max(1, count - 1)).float(), momentum)
+    result = _affine((values - mean) * scale, _columns(weight, x), _columns(bias, x))
+    return rounded(result, x.dtype), mean.reshape(-1), scale.reshape(-1)
+
+
+def batch_norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor | None, running_mean: Tensor | None, running_variance: Tensor | None,
+    mean: Tensor | None, scale: Tensor | None, training: bool, eps: float, wanted: Sequence[bool],
+) -> Three:  # fmt: skip
+    """The gradients of input, weight and bias, where ``wanted``."""
+    g, dims = single(grad), [0, *range(2, x.dim())]
+    if training:
+        assert mean is not None and scale is not None
+        centre, root = _column(mean, x), _column(scale, x)
+    else:
+        assert running_mean is not None and running_variance is not None
+        centre, root = _column(running_mean, x), _inverse_root(_column(running_variance, x).double(), eps)
+    normal = (single(x) - centre) * root
+    to_x = None
+    if wanted[0]:
+        scaled = g if weight is None else g * _column(single(weight), x)
+        to_x = rounded((_centred(scaled, normal, dims) if training else scaled) * root, x.dtype)
+    return to_x, *_affine_gradients(g, normal, dims, weight, weight, wanted, [x.shape[1]])
+
+
+def group_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, size: int, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalised over each of ``groups`` groups of a sample's channels; also the means and 1 / sqrt, (n, groups)."""
+    values = single(x).reshape(n, groups, -1)
+    mean, spread = variance(values, [2])
+    scale = _inverse_root(spread, eps)
+    normal = ((values - mean) * scale).reshape(x.shape)
+    result = _affine(normal, _columns(weight, x), _columns(bias, x))
+    return rounded(result, x.dtype), mean.squeeze(2), scale.squeeze(2)
+
+
+def group_norm_backward(
+    grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor, weight: Tensor | None, n: int, channels: int, size: int,
+    groups: int, wanted: Sequence[bool],
+) -> Three:  # fmt: skip
+    """The gradients of input, weight and bias, where ``wanted``."""
+    g, root = single(grad), scale.unsqueeze(2)
+    normal = (single(x).reshape(n, groups, -1) - mean.unsqueeze(2)) * root
+    to_x = None
+    if wanted[0]:
+        scaled = g if weight is None else g * _column(single(weight), x)
+        to_x = rounded(_centred(scaled.reshape(n, groups, -1), normal, [2]) * root, x.dtype).reshape(x.shape)
+    dims = [0, *range(2, x.dim())]
+    return to_x, *_affine_gradients(g, normal.reshape(x.shape), dims, weight, weight, wanted, [channels])
+
+
+def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor]:
+    """x / sqrt(mean(x * x) + eps) * weight over the last dimensions; also 1 / sqrt."""
+    values, dims = single(x), _last(x, shape)
+    squares = quotient(total(values * values, dims), math.prod(shape))
+    scale = _inverse_root(squares, torch.finfo(x.dtype).eps if eps is None else eps)
+    return rounded(_affine(values * scale, weight, None), x.dtype), scale
+
+
+def rms_norm_backward(
+    grad: Tensor, x: Tensor, shape: Sequence[int], scale: Tensor, weight: Tensor | None, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of input and weight, where ``wanted``."""
+    g, dims = single(grad), _last(x, shape)
+    normal = single(x) * scale
+    scaled = g if weight is None else g * single(weight)
+    along = quotient(total(scaled * normal, dims), math.prod(shape)).float()
+    to_x = rounded((scaled - normal * along) * scale, x.dtype) if wanted[0] else None
+    rows = list(range(x.dim() - len(shape)))
+    return to_x, _affine_gradients(g, normal, rows, weight, None, [True, wanted[1], False], shape)[0]
+
+
+def _exponentials(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    parts = exp(values - values.amax(dim, keepdim=True))
+    return parts, total(parts, [dim])
+
+
+def _last(x: Tensor, shape: Sequence[int]) -> list[int]:
+    return list(range(x.dim() - len(shape), x.dim()))
+
+
+def _inverse_root(spread: Tensor, eps: float) -> Tensor:
+    """1 / sqrt(spread + eps) of float64, rounded to float32."""
+    return (torch.ones((), dtype=torch.float64, device=spread.device) / (spread + eps).sqrt()).float()
+
+
+def _affine(normal: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    if weight is not None:
+        normal = normal * single(weight)
+    return normal if bias is None else normal + single(bias)
+
+
+def _centred(g: Tensor, normal: Tensor, dims: Sequence[int]) -> Tensor:
+    """g - mean(g) - normal * mean(g * normal): the gradient through a normalisation, less its scale."""
+    count = math.prod(g.shape[dim] for dim in dims)
+    level = quotient(total(g, dims), count).float()
+    slope = quotient(total(g * normal, dims), count).float()
+    return g - level - normal * slope
+
+
+def _affine_gradients(
+    g: Tensor, normal: Tensor, dims: Sequence[int], weight: Tensor | None, bias: Tensor | None, wanted: Sequence[bool],
+    shape: Sequence[int],
+) -> tuple[Tensor | None, Tensor | None]:  # fmt: skip
+    to_weight = to_bias = None
+    if wanted[1] and weight is not None:
+        to_weight = rounded(total(g * normal, dims), weight.dtype).reshape(tuple(shape))
+    if wanted[2]:
+        to_bias = rounded(total(g, dims), g.dtype if bias is None else bias.dtype).reshape(tuple(shape))
+    return to_weight, to_bias
+
+
+def _move(running: Tensor, value: Tensor, momentum: float) -> None:
+    running.copy_(single(running) * (1 - momentum) + value.reshape(-1) * momentum)
+
+
+def _column(values: Tensor, x: Tensor) -> Tensor:
+    """One value a channel, shaped to go with ``x`` (N, C, ...)."""
+    return values.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def _columns(values: Tensor | None, x: Tensor) -> Tensor | None:
+    return None if values is None else _column(values, x)
