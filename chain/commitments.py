@@ -33,6 +33,12 @@ def new_salt() -> bytes:
     return secrets.token_bytes(32)
 
 
+def run_beacon(block_digest: bytes, run_id: int) -> bytes:
+    """What seeds a run, from the hash of the block that its registration promised: equal specs registered in one block
+    are two runs with two seeds."""
+    return _commit("aiarena/run-beacon/v1", ("bytes32", "uint256"), (block_digest, run_id))
+
+
 def submission_commitment(
     arena: Site,
     task_id: int,

@@ -38,7 +38,8 @@ class Bug:
 
 
 LAWS = "invariants/Invariants.t.sol::invariant_everyLawHolds"
-COMMITMENTS, RUNS, BENCH = "libraries/Commitments.sol", "arena/Runs.sol", "court/Bench.sol"
+COMMITMENTS, BENCH = "libraries/Commitments.sol", "court/Bench.sol"
+RUNS, SUBMISSIONS = "arena/Runs.sol", "arena/Submissions.sol"
 VAULT, ESCROW, SCORING, JURY = "StakeVault.sol", "RewardEscrow.sol", "Scoring.sol", "court/Jury.sol"
 
 BUGS = [
@@ -89,12 +90,22 @@ BUGS = [
         LAWS, "a bond left that should burn",
     ),
     Bug(
-        "a struck model goes on standing", RUNS,
+        "equal specs of one block share a seed", COMMITMENTS,
+        (("abi.encode(domain, blockDigest, runId)", "abi.encode(domain, blockDigest)"),),
+        "attacks/SeedGrinding.t.sol::test_twoPromisesOfOneBlockAreTwoSeedsAndTwoBonds",
+    ),
+    Bug(
+        "free data is chosen after models are shown", RUNS,
+        (("if (freeData) Schedule", "if (false) Schedule"),),
+        "arena/Runs.t.sol::test_freeDataIsPromisedBeforeTheFirstModelIsShown",
+    ),
+    Bug(
+        "a struck model goes on standing", SUBMISSIONS,
         (("        trace.push(round, trace.upperLookupRecent(round - 1));", "        trace;"),),
         "arena/Submissions.t.sol::test_theSameModelCommittedLaterIsStruckIfShownFirst",
     ),
     Bug(
-        "a truncated run stands in the final round", RUNS,
+        "a truncated run stands in the final round", SUBMISSIONS,
         (("if (run_.anchored != _segments(run_)) return 0;", ""),),
         "attacks/TruncatedLog.t.sol::test_aTruncatedLogDoesNotStandInTheFinalRound",
     ),
@@ -212,7 +223,12 @@ BUGS = [
     # I8, I9, I19, I21: cases
     Bug(
         "a lapsed case returns its bond", BENCH,
-        (("verdict == Verdict.Upheld || verdict == Verdict.Inconclusive ?", "verdict != Verdict.Rejected ?"),),
+        (("undecided || verdict == Verdict.Upheld ?", "verdict != Verdict.Rejected ?"),),
+        LAWS, "I9|I4",
+    ),
+    Bug(
+        "an inconclusive case costs its challenger nothing", BENCH,
+        (("uint256 toTrainer = undecided || verdict", "uint256 toTrainer = verdict"),),
         LAWS, "I9|I4",
     ),
     Bug(

@@ -3,6 +3,7 @@ pragma solidity ^0.8.30;
 
 import {TaskRules} from "./TaskRules.sol";
 import {Runs} from "./arena/Runs.sol";
+import {Submissions} from "./arena/Submissions.sol";
 import {Tasks} from "./arena/Tasks.sol";
 import {IArena} from "./interfaces/IArena.sol";
 import {IArenaToken} from "./interfaces/IArenaToken.sol";
@@ -12,8 +13,8 @@ import {IScoring} from "./interfaces/IScoring.sol";
 import {IStakeVault} from "./interfaces/IStakeVault.sol";
 
 /// @title Arena
-/// @notice See IArena; the work is done in arena/: Tasks, then Runs.
-contract Arena is Runs, IArena {
+/// @notice See IArena; the work is done in arena/: Tasks, then Runs, then Submissions.
+contract Arena is Submissions, IArena {
     /// @notice Where this arena's rounds are scored; named here so that one address leads to all the others.
     IScoring public immutable scoring;
 

@@ -64,7 +64,7 @@ contract CaseRules is ICaseRules {
         if (!arena.anchoredAt(runId, opening, position)) revert BadOpening(0);
         if (!arena.verifyOpening(runId, opening)) return;
         // It belongs where its index says; but the same leaf, beside itself in the tree, has the same path there as here.
-        uint64 first = arena.anchors(runId)[opening.anchorIndex].first;
+        uint64 first = arena.anchors(runId, opening.anchorIndex, 1)[0].first;
         if (opening.segment.index - first == position) revert NoBadBounds();
     }
 

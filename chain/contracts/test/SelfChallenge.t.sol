@@ -60,6 +60,18 @@ contract SelfChallengeTest is StoryTest {
         assertLe(token.balanceOf(mallory) + token.balanceOf(vera), before + wages);
     }
 
+    /// @dev What a friend's case that ends inconclusive pays the thief, the friend has lost.
+    function testFuzz_aWeakCaseOfOnesOwnGainsNothing(uint256 slashBps, uint256 burnBps, uint256 rewards) public {
+        _play(slashBps, burnBps, rewards);
+        CaseId caseId = _openAndLatch(vera, mallory);
+        _respond(caseId, mallory);
+        vm.warp(manager.caseOf(caseId).revealBy + config.court.appealWindow);
+        manager.settle(caseId);
+        assertEq(uint256(manager.caseOf(caseId).verdict), uint256(Verdict.Inconclusive));
+        assertEq(manager.credit(mallory), config.court.openingCost * config.court.sampled);
+        assertEq(manager.credit(vera) + manager.credit(mallory), config.court.bond);
+    }
+
     /// @dev Nothing is awarded of nothing.
     function _award() private {
         uint256 reward = escrow.allocated(taskId, mallory);

@@ -359,6 +359,6 @@ abstract contract StoryTest is BaseTest {
     }
 
     function _anchorsOf(address trainer) internal view returns (Anchor[] memory) {
-        return arena.anchors(runOf[trainer]);
+        return arena.anchors(runOf[trainer], 0, type(uint256).max);
     }
 }

@@ -2,13 +2,12 @@
 pragma solidity ^0.8.30;
 
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
-import {Checkpoints} from "@openzeppelin/contracts/utils/structs/Checkpoints.sol";
 
 import {IArenaToken} from "../interfaces/IArenaToken.sol";
 import {IChallengeManager} from "../interfaces/IChallengeManager.sol";
-import {BaseModel, Bond, IRuns, Run, Submission} from "../interfaces/IRuns.sol";
+import {BaseModel, Bond, IRuns, Run} from "../interfaces/IRuns.sol";
 import {IStakeVault} from "../interfaces/IStakeVault.sol";
-import {Clock, RoundTimes, TaskConfig} from "../interfaces/ITasks.sol";
+import {Clock, TaskConfig} from "../interfaces/ITasks.sol";
 import {Beacons} from "../libraries/Beacons.sol";
 import {Commitments} from "../libraries/Commitments.sol";
 import {MerkleProof} from "../libraries/MerkleProof.sol";
@@ -18,32 +17,20 @@ import {CasePending, NotAllowed, NotTrainer, WrongPhase} from "../types/Errors.s
 import {Beacon, Phase, Role, RunId, TaskId} from "../types/Types.sol";
 import {Tasks} from "./Tasks.sol";
 
-/// @title Runs and submissions
-/// @notice See IRuns.
+/// @title Runs
+/// @notice See IRuns: what a run promises, its trunk and its bond.
 abstract contract Runs is Tasks, IRuns {
     using Beacons for Beacon;
-    using Checkpoints for Checkpoints.Trace208;
     using SafeERC20 for IArenaToken;
     using Schedule for Clock;
-
-    /// @dev Who committed first to a model that was shown.
-    struct Holder {
-        address trainer;
-        uint64 order;
-    }
 
     IStakeVault public immutable vault;
     IChallengeManager public immutable manager;
 
     uint256 private _runCount;
-    mapping(RunId => Run) private _runs;
+    mapping(RunId => Run) internal _runs;
     mapping(RunId => Anchor[]) private _anchors;
     mapping(TaskId => mapping(address trainer => RunId[])) private _runsOf;
-    mapping(TaskId => mapping(address trainer => mapping(uint256 round => Submission))) private _submissions;
-    /// @dev By round: what stands from then on, as _packed.
-    mapping(TaskId => mapping(address trainer => Checkpoints.Trace208)) private _standing;
-    mapping(TaskId => mapping(bytes32 modelDigest => Holder)) private _holders;
-    mapping(TaskId => uint64) private _commitCount;
 
     constructor(IStakeVault vault_, IChallengeManager manager_) {
         vault = vault_;
@@ -58,8 +45,7 @@ abstract contract Runs is Tasks, IRuns {
         returns (RunId runId)
     {
         TaskConfig storage config = _config(taskId);
-        Phase have = clock(taskId).phase();
-        if (have > Phase.Submission) revert WrongPhase(have, Phase.Submission);
+        _requireRegistering(taskId, config.work.trainRoot == 0);
         if (vault.role(taskId, msg.sender) != Role.Trainer) revert NotTrainer(msg.sender);
         if (specDigest == 0 || keyRoot == 0) revert EmptyDigest();
         _requireAccepted(config.work.basesRoot, base);
@@ -80,6 +66,14 @@ abstract contract Runs is Tasks, IRuns {
         token.safeTransferFrom(msg.sender, address(this), config.pay.runBond);
     }
 
+    /// @dev Free data is chosen before any model is shown: nobody picks it to imitate what others made.
+    function _requireRegistering(TaskId taskId, bool freeData) private view {
+        Clock memory clock_ = clock(taskId);
+        Phase have = clock_.phase();
+        if (have > Phase.Submission) revert WrongPhase(have, Phase.Submission);
+        if (freeData) Schedule.requireWithin(0, clock_.roundTimes(1).opensAt);
+    }
+
     function _requireAccepted(bytes32 basesRoot, BaseModel calldata base) private pure {
         bool accepted = basesRoot == 0
             ? base.digest == 0 && base.position == 0 && base.count == 0 && base.siblings.length == 0
@@ -89,7 +83,11 @@ abstract contract Runs is Tasks, IRuns {
 
     /// @inheritdoc IRuns
     function latchBeacon(RunId runId) external {
-        emit BeaconLatched(runId, _run(runId).beacon.latch());
+        Run storage run_ = _run(runId);
+        bytes32 beacon = Commitments.runBeacon(runId, run_.beacon.latch());
+
+        run_.beacon.value = beacon;
+        emit BeaconLatched(runId, beacon);
     }
 
     /* TRUNK */
@@ -177,114 +175,6 @@ abstract contract Runs is Tasks, IRuns {
         return escrow.forfeited(run_.taskId, run_.trainer);
     }
 
-    /* SUBMISSION */
-
-    /// @inheritdoc IRuns
-    function commitSubmission(RunId runId, bytes32 commitment) external {
-        Run storage run_ = _growing(runId);
-        TaskId taskId = run_.taskId;
-        uint16 round = clock(taskId).currentRound();
-        Submission storage submission_ = _submissions[taskId][msg.sender][round];
-        if (submission_.order != 0) revert AlreadyCommitted();
-        if (run_.mark.value == 0) revert MarkNotLatched();
-
-        submission_.runId = runId;
-        submission_.order = ++_commitCount[taskId];
-        submission_.anchored = run_.anchored;
-        submission_.commitment = commitment;
-        submission_.transcriptDigest = run_.transcriptDigest;
-        emit SubmissionCommitted(taskId, msg.sender, round, runId, submission_.order, commitment);
-    }
-
-    /// @inheritdoc IRuns
-    function revealSubmission(
-        TaskId taskId,
-        uint16 round,
-        uint64 branch,
-        bytes32 modelDigest,
-        string calldata modelCid,
-        bytes32 salt
-    ) external {
-        Submission storage submission_ = _due(taskId, round);
-        _requireBranch(submission_, branch);
-        bytes32 cidDigest = sha256(bytes(modelCid));
-        bytes32 commitment = _commitment(taskId, round, branch, modelDigest, cidDigest, salt);
-        if (commitment != submission_.commitment) revert BadReveal();
-
-        submission_.revealed = true;
-        submission_.branch = branch;
-        submission_.modelDigest = modelDigest;
-        _hold(taskId, round, modelDigest, submission_.order);
-        _stand(taskId, round, submission_);
-        emit SubmissionRevealed(taskId, msg.sender, round, branch, modelDigest, modelCid);
-    }
-
-    /// @dev What the caller committed in `round` and may show now.
-    function _due(TaskId taskId, uint16 round) private view returns (Submission storage submission_) {
-        RoundTimes memory times = clock(taskId).roundTimes(round);
-        submission_ = _submissions[taskId][msg.sender][round];
-        if (submission_.order == 0) revert NothingCommitted();
-        Schedule.requireWithin(times.opensAt, times.scoresFrom);
-        if (submission_.revealed) revert AlreadyRevealed();
-    }
-
-    function _requireBranch(Submission storage submission_, uint64 branch) private view {
-        (uint64 low, uint64 high) = (_runs[submission_.runId].referenceSegment, submission_.anchored);
-        if (branch < low || branch >= high) revert BadBranch(low, high);
-    }
-
-    /// @dev What the caller must have promised for these values.
-    function _commitment(
-        TaskId taskId,
-        uint16 round,
-        uint64 branch,
-        bytes32 modelDigest,
-        bytes32 cidDigest,
-        bytes32 salt
-    ) private view returns (bytes32) {
-        Submission storage submission_ = _submissions[taskId][msg.sender][round];
-        return Commitments.submission(
-            taskId,
-            msg.sender,
-            submission_.runId,
-            round,
-            branch,
-            modelDigest,
-            submission_.transcriptDigest,
-            cidDigest,
-            salt
-        );
-    }
-
-    /// @dev Of equal models the earliest commitment stands. What it strikes was committed later but shown already, and
-    /// reveal windows do not overlap: so it is of the same round.
-    function _hold(TaskId taskId, uint16 round, bytes32 modelDigest, uint64 order) private {
-        Holder storage holder = _holders[taskId][modelDigest];
-        if (holder.order != 0) {
-            if (holder.order < order) revert DuplicateModel(modelDigest, holder.trainer);
-            _strike(taskId, holder.trainer, round);
-            emit SubmissionStruck(taskId, holder.trainer, round, msg.sender, modelDigest);
-        }
-        (holder.trainer, holder.order) = (msg.sender, order);
-    }
-
-    /// @dev From `round` on, until a later one.
-    function _stand(TaskId taskId, uint16 round, Submission storage submission_) private {
-        Run storage run_ = _runs[submission_.runId];
-        if (run_.firstOrder == 0) run_.firstOrder = submission_.order;
-        _standing[taskId][msg.sender].push(round, _packed(submission_));
-    }
-
-    /// @dev What stood before the round stands again, and the run is one from which nothing came, unless it was earlier.
-    function _strike(TaskId taskId, address trainer, uint16 round) private {
-        Submission storage submission_ = _submissions[taskId][trainer][round];
-        Run storage run_ = _runs[submission_.runId];
-        submission_.struck = true;
-        if (run_.firstOrder == submission_.order) run_.firstOrder = 0;
-        Checkpoints.Trace208 storage trace = _standing[taskId][trainer];
-        trace.push(round, trace.upperLookupRecent(round - 1));
-    }
-
     /* VIEWS */
 
     /// @inheritdoc IRuns
@@ -298,33 +188,18 @@ abstract contract Runs is Tasks, IRuns {
     }
 
     /// @inheritdoc IRuns
-    function anchors(RunId runId) external view returns (Anchor[] memory) {
-        return _anchors[runId];
+    function anchors(RunId runId, uint256 from, uint256 count) external view returns (Anchor[] memory page) {
+        Anchor[] storage list = _anchors[runId];
+        uint256 left = from < list.length ? list.length - from : 0;
+        page = new Anchor[](count < left ? count : left);
+        for (uint256 k; k < page.length; ++k) {
+            page[k] = list[from + k];
+        }
     }
 
     /// @inheritdoc IRuns
     function runSegments(RunId runId) external view returns (uint64) {
         return _segments(_run(runId));
-    }
-
-    /// @inheritdoc IRuns
-    function submission(TaskId taskId, address trainer, uint16 round) external view returns (Submission memory) {
-        return _submissions[taskId][trainer][round];
-    }
-
-    /// @inheritdoc IRuns
-    function standingOrder(TaskId taskId, address trainer, uint16 round) external view returns (uint64) {
-        return _standingOrder(taskId, trainer, round, _isFinal(taskId, round));
-    }
-
-    /// @inheritdoc IRuns
-    function standingOrders(TaskId taskId, uint16 round) external view returns (uint64[] memory orders) {
-        bool final_ = _isFinal(taskId, round);
-        address[] memory trainers = vault.operators(taskId, Role.Trainer);
-        orders = new uint64[](trainers.length);
-        for (uint256 i; i < trainers.length; ++i) {
-            orders[i] = _standingOrder(taskId, trainers[i], round, final_);
-        }
     }
 
     /// @inheritdoc IRuns
@@ -335,26 +210,6 @@ abstract contract Runs is Tasks, IRuns {
     /// @inheritdoc IRuns
     function anchoredAt(RunId runId, Opening calldata opening, uint64 position) external view returns (bool) {
         return _anchoredAt(runId, opening, position);
-    }
-
-    function _isFinal(TaskId taskId, uint16 round) private view returns (bool) {
-        Clock memory clock_ = clock(taskId);
-        if (round == 0 || round > clock_.finalRound()) revert UnknownRound(round);
-        return round == clock_.finalRound();
-    }
-
-    function _standingOrder(TaskId taskId, address trainer, uint16 round, bool final_) private view returns (uint64) {
-        uint208 packed = _standing[taskId][trainer].upperLookupRecent(round);
-        if (final_ && packed != 0) {
-            Run storage run_ = _runs[RunId.wrap(packed >> 64)];
-            if (run_.anchored != _segments(run_)) return 0;
-        }
-        return uint64(packed);
-    }
-
-    /// @dev Order and run in one word: the order in the lower 64 bits.
-    function _packed(Submission storage submission_) private view returns (uint208) {
-        return uint208(RunId.unwrap(submission_.runId) << 64 | submission_.order);
     }
 
     function _run(RunId runId) private view returns (Run storage run_) {
@@ -368,12 +223,12 @@ abstract contract Runs is Tasks, IRuns {
     }
 
     /// @dev The caller's run, while its task takes anchors and submissions.
-    function _growing(RunId runId) private view returns (Run storage run_) {
+    function _growing(RunId runId) internal view returns (Run storage run_) {
         run_ = _ownRun(runId);
         _requireSubmission(run_.taskId);
     }
 
-    function _segments(Run storage run_) private view returns (uint64) {
+    function _segments(Run storage run_) internal view returns (uint64) {
         uint64 stopped = run_.stopped;
         return stopped == 0 ? _segmentCount(_config(run_.taskId)) : stopped;
     }

@@ -133,11 +133,12 @@ abstract contract Bench is Answers {
 
     function _close(CaseId caseId, Case storage case_, Court memory court, Verdict verdict) private {
         if (case_.stage != Stage.Sealed) --pendingCases[case_.taskId][case_.charge.trainer];
-        uint256 toTrainer = verdict == Verdict.Rejected ? _openingCosts(caseId, case_, court) : 0;
+        bool undecided = verdict == Verdict.Inconclusive;
+        uint256 toTrainer = undecided || verdict == Verdict.Rejected ? _openingCosts(caseId, case_, court) : 0;
         case_.verdict = verdict;
         case_.stage = Stage.Settled;
 
-        uint256 toChallenger = verdict == Verdict.Upheld || verdict == Verdict.Inconclusive ? court.bond : 0;
+        uint256 toChallenger = undecided || verdict == Verdict.Upheld ? court.bond - toTrainer : 0;
         uint256 burned = court.bond - toChallenger - toTrainer;
         credit[case_.challenger] += toChallenger;
         credit[case_.charge.trainer] += toTrainer;
@@ -178,7 +179,7 @@ abstract contract Bench is Answers {
     /* CREDIT */
 
     /// @inheritdoc IChallengeManager
-    function award(TaskId taskId, address trainer) external {
+    function award(TaskId taskId, address trainer) external nonReentrant {
         Phase have = arena.phase(taskId);
         if (have != Phase.Closed) revert WrongPhase(have, Phase.Closed);
         if (pendingCases[taskId][trainer] != 0) revert CasePending(trainer);

@@ -95,8 +95,10 @@ struct Case {
 /// What it does: Upheld slashes the trainer (burned whole), brings its whole reward here and returns the bond. Of
 /// several upheld cases against a trainer in a task the lowest id takes the reward, once the task is closed and none is
 /// pending (award): nobody gains by settling first. Rejected pays openingCost for each opened segment to the trainer
-/// from the bond (nothing if it did not answer) and burns the rest. Inconclusive returns the bond. Lapsed burns it. An
-/// appeal's bond returns to the appellant if the final verdict is another than the one appealed, else it burns.
+/// from the bond (nothing if it did not answer) and burns the rest. Inconclusive pays the trainer the same, because it
+/// did answer, and returns the rest: who opens case after case pays for the answers. Lapsed burns the bond. An appeal's
+/// bond returns to the appellant if the final verdict is another than the one appealed, else it burns. Jurors are paid
+/// nothing: all that could pay them is what burns, and then they would earn by the verdict that burns most.
 /// Warning: two thirds of the voting stake can convict an innocent trainer, if two of them name the same reproduction.
 interface IChallengeManager {
     /// @notice A case was sealed; it must be shown before `showBy`.

@@ -26,7 +26,8 @@ enum Bond {
 /// @param stopBlock The block of that declaration; 0 = none.
 /// @param referenceSegment The trunk segment whose end the watermark branches from.
 /// @param referenceDigest The state digest at that end; 0 = not named yet.
-/// @param beacon Decides initialisation and data order; promised at registration.
+/// @param beacon Decides initialisation and data order; promised at registration. Its value is SHA256(abi.encode(
+/// "aiarena/run-beacon/v1", the block's hash, run id)): no two runs share a seed.
 /// @param mark Decides the watermark's bits; promised when the reference is named.
 struct Run {
     TaskId taskId;
@@ -177,13 +178,14 @@ interface IRuns {
     error DuplicateModel(bytes32 modelDigest, address earlier);
 
     /// @notice Promises a run (staked trainers, before submissions end) and thereby the block that seeds it. Takes
-    /// Pay.runBond, for which the caller must have approved the Arena.
+    /// Pay.runBond, for which the caller must have approved the Arena. In a task with free data before the first model
+    /// is shown (roundTimes(1).opensAt), so that nobody picks data after having seen what others made.
     /// @param base A member of the task's list; all empty if the task has none.
     function registerRun(TaskId taskId, bytes32 specDigest, bytes32 keyRoot, BaseModel calldata base)
         external
         returns (RunId runId);
 
-    /// @notice Stores the hash of the block promised at registration. Anyone may call.
+    /// @notice Draws the run's beacon from the hash of the block promised at registration. Anyone may call.
     function latchBeacon(RunId runId) external;
 
     /// @notice Promises segments [first, first + count) of the caller's trunk by their Merkle root record.
@@ -231,8 +233,9 @@ interface IRuns {
     /// @notice The trainer's runs of a task, in the order registered.
     function runsOf(TaskId taskId, address trainer) external view returns (RunId[] memory);
 
-    /// @notice The run's anchors, in order.
-    function anchors(RunId runId) external view returns (Anchor[] memory);
+    /// @notice The run's anchors from number `from` on, in order, `count` at most: there may be one a segment, more
+    /// than a node reads in one call.
+    function anchors(RunId runId, uint256 from, uint256 count) external view returns (Anchor[] memory);
 
     /// @notice Segments of the whole run: all that the task promises, or those it was declared to end with.
     function runSegments(RunId runId) external view returns (uint64);

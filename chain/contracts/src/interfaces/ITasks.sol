@@ -24,7 +24,8 @@ struct Clock {
 
 /// @notice What is to be trained, and what a spec may say. The contract binds these; verifiers and jurors compare.
 /// @param programDigest The training program.
-/// @param trainRoot Merkle root of the training data; 0 = free, each run names its own in its spec.
+/// @param trainRoot Merkle root of the training data; 0 = free, each run names its own in its spec
+/// and is registered before the first model is shown.
 /// @param evalRoot Merkle root of the data the submission rounds are scored on.
 /// @param finalSetCommitment SHA256(abi.encode("aiarena/final-set/v1", finalRoot, salt)): the hidden final data set.
 /// @param basesRoot Merkle root record over the digests of the accepted base models, each digest being a leaf as it
@@ -86,9 +87,9 @@ struct Pay {
 }
 
 /// @notice How cases are tried.
-/// @param bond What sealing a case costs if it fails; at least openingCost * (sampled + named). Appeal k (from 1) costs
+/// @param bond What sealing a case costs if it is rejected or lapses; at least openingCost * (sampled + named). Appeal k (from 1) costs
 /// bond * 2^k.
-/// @param openingCost What a rejected case pays the trainer per opened segment.
+/// @param openingCost What a case that is rejected, or ends inconclusive, pays the trainer per opened segment.
 /// @param sampled Segments that the beacon draws, 1 to 16; all of a run that has fewer.
 /// @param named Segments that the challenger may name besides, at most 16.
 /// @param burnBps Share of a redirected reward that is burned.

@@ -26,6 +26,13 @@ library Commitments {
         return sha256(bytes.concat(whose, abi.encode(branch, modelDigest, transcriptDigest, cidDigest, salt)));
     }
 
+    /// @notice What seeds a run: equal specs promised in one block still are two runs with two seeds.
+    /// @param blockDigest The hash of the block that the run's registration promised.
+    function runBeacon(RunId runId, bytes32 blockDigest) internal pure returns (bytes32) {
+        bytes32 domain = "aiarena/run-beacon/v1";
+        return sha256(abi.encode(domain, blockDigest, runId));
+    }
+
     /// @notice A validator's scores of one round, two bytes each; `address(this)` is Scoring.
     function scores(TaskId taskId, uint16 round, address validator, bytes calldata row, bytes32 salt)
         internal

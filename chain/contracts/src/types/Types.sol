@@ -57,7 +57,7 @@ enum Verdict {
 
 /// @notice A block promised before its hash can be known, and the hash once it is latched.
 /// @param blockNumber The promised block; 0 if none was requested.
-/// @param value Its hash; 0 until latched.
+/// @param value Its hash (of a run's: drawn from it, IRuns.Run); 0 until latched.
 struct Beacon {
     uint64 blockNumber;
     bytes32 value;

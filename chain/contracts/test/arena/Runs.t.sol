@@ -5,6 +5,7 @@ import {IERC20Errors} from "@openzeppelin/contracts/interfaces/draft-IERC6093.so
 
 import {BaseModel, Bond, IRuns, Run} from "../../src/interfaces/IRuns.sol";
 import {TaskConfig} from "../../src/interfaces/ITasks.sol";
+import {Commitments} from "../../src/libraries/Commitments.sol";
 import {Anchor, Opening} from "../../src/libraries/Transcript.sol";
 import {
     BeaconAlreadyRequested,
@@ -13,6 +14,7 @@ import {
     BeaconNotRequested,
     NotAllowed,
     NotTrainer,
+    TooLate,
     UnknownTask,
     WrongPhase
 } from "../../src/types/Errors.sol";
@@ -107,7 +109,24 @@ contract RunsTest is StoryTest {
         _registerAs(bob);
     }
 
-    function test_theSeedIsTheHashOfThePromisedBlock() public {
+    /// @dev Where each run brings its own data, none is promised once a model can be seen.
+    function test_freeDataIsPromisedBeforeTheFirstModelIsShown() public {
+        TaskConfig memory config = _config();
+        config.work.trainRoot = 0;
+        TaskId fixedData = taskId;
+        taskId = _createTask(config);
+        _stake(alice, Role.Trainer, 1_000e18, 0);
+        uint64 shown = _times(1).opensAt;
+        vm.warp(shown - 1);
+        _registerAs(alice);
+        vm.warp(shown);
+        vm.expectRevert(abi.encodeWithSelector(TooLate.selector, shown));
+        _registerAs(alice);
+        taskId = fixedData;
+        _registerAs(alice);
+    }
+
+    function test_theSeedIsDrawnFromTheHashOfThePromisedBlock() public {
         RunId runId = _registerAs(alice);
         uint256 promised = block.number + 2;
         vm.roll(promised);
@@ -116,7 +135,7 @@ contract RunsTest is StoryTest {
         vm.roll(promised + 1);
         vm.prank(stranger);
         arena.latchBeacon(runId);
-        assertEq(arena.run(runId).beacon.value, blockhash(promised));
+        assertEq(arena.run(runId).beacon.value, Commitments.runBeacon(runId, blockhash(promised)));
         assertNotEq(blockhash(promised), 0);
     }
 
@@ -127,7 +146,7 @@ contract RunsTest is StoryTest {
         bytes32 early = blockhash(promised);
         vm.roll(promised + 256);
         arena.latchBeacon(runId);
-        assertEq(arena.run(runId).beacon.value, early);
+        assertEq(arena.run(runId).beacon.value, Commitments.runBeacon(runId, early));
     }
 
     function test_anUnlatchedRunIsNeverSeeded() public {
@@ -268,6 +287,23 @@ contract RunsTest is StoryTest {
         assertEq(list[1].count, 3);
         assertEq(list[1].blockNumber, block.number);
         assertEq(_run(alice).anchored, 8);
+    }
+
+    /// @dev A run may have 65,536 anchors; whoever asks reads as many at a time as its node allows.
+    function testFuzz_anchorsAreReadInPages(uint256 from, uint256 count) public {
+        _warpTo(Phase.Submission);
+        _register(alice);
+        for (uint64 k; k < SEGMENTS; ++k) {
+            _anchor(alice, k, 1);
+        }
+        from = bound(from, 0, SEGMENTS + 1);
+        if (count % 2 == 0) count = bound(count, 0, SEGMENTS + 1);
+        Anchor[] memory page = arena.anchors(runOf[alice], from, count);
+        uint256 left = from < SEGMENTS ? SEGMENTS - from : 0;
+        assertEq(page.length, count < left ? count : left);
+        for (uint256 k; k < page.length; ++k) {
+            assertEq(page[k].first, from + k);
+        }
     }
 
     function test_anchorsLeaveNoGapAndNoOverlap() public {

@@ -63,7 +63,7 @@ contract ProofTheftTest is StoryTest {
         Run memory copy = arena.run(runId);
         assertEq(copy.transcriptDigest, alices.transcriptDigest, "a perfect copy");
         assertNotEq(copy.beacon.value, alices.beacon.value, "but of another seed");
-        assertGt(arena.anchors(runId)[0].blockNumber, copied[0].blockNumber, "and younger");
+        assertGt(arena.anchors(runId, 0, 1)[0].blockNumber, copied[0].blockNumber, "and younger");
         _promise(runId, _commitmentTo(alice, model));
         _commitModel(alice, model);
         vm.warp(_times(1).opensAt);

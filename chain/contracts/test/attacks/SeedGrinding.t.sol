@@ -2,6 +2,7 @@
 pragma solidity ^0.8.30;
 
 import {Bond, IRuns} from "../../src/interfaces/IRuns.sol";
+import {Commitments} from "../../src/libraries/Commitments.sol";
 import {Opening} from "../../src/libraries/Transcript.sol";
 import {BeaconAlreadyRequested, BeaconExpired} from "../../src/types/Errors.sol";
 import {Phase, RunId} from "../../src/types/Types.sol";
@@ -80,16 +81,20 @@ contract SeedGrindingTest is StoryTest {
         _mine(3);
         vm.prank(stranger);
         arena.latchBeacon(runId);
-        assertEq(arena.run(runId).beacon.value, blockhash(promised));
+        assertEq(arena.run(runId).beacon.value, Commitments.runBeacon(runId, blockhash(promised)));
     }
 
-    /// @dev Two promises made in one block share the beacon: equal ones are one seed that was paid for twice.
-    function test_twoPromisesOfOneBlockAreTwoBonds() public {
+    /// @dev Equal promises made in one block are two runs with two seeds, and cost two bonds.
+    function test_twoPromisesOfOneBlockAreTwoSeedsAndTwoBonds() public {
         vm.startPrank(mallory);
         RunId first = arena.registerRun(taskId, SALT, SALT, _noBase());
         RunId second = arena.registerRun(taskId, SALT, SALT, _noBase());
         vm.stopPrank();
-        assertNotEq(RunId.unwrap(first), RunId.unwrap(second));
+        assertEq(arena.run(first).beacon.blockNumber, arena.run(second).beacon.blockNumber);
+        _mine(3);
+        arena.latchBeacon(first);
+        arena.latchBeacon(second);
+        assertNotEq(arena.run(first).beacon.value, arena.run(second).beacon.value);
         assertEq(token.balanceOf(address(arena)), 2 * bond);
     }
 

@@ -396,7 +396,7 @@ contract CasesTest is CourtTest {
         _convict(strong);
         assertEq(manager.pendingCases(taskId, mallory), 1);
         _settleAt(weak, manager.caseOf(weak).revealBy, Verdict.Inconclusive);
-        assertEq(manager.credit(vance), BOND);
+        assertEq(manager.credit(vance), BOND - 3 * COST, "what the answer cost, to Mallory");
         vm.warp(arena.closedFrom());
         manager.award(taskId, mallory);
         assertEq(manager.credit(vera), BOND + REWARD * 9 / 10);

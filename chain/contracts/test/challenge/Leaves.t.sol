@@ -4,6 +4,7 @@ pragma solidity ^0.8.30;
 import {ICaseRules, LeafOpening, MarkChannel} from "../../src/interfaces/ICaseRules.sol";
 import {Charge, IChallengeManager, Stage} from "../../src/interfaces/IChallengeManager.sol";
 import {Run} from "../../src/interfaces/IRuns.sol";
+import {Opening} from "../../src/libraries/Transcript.sol";
 import {BeaconNotRequested, NotAllowed} from "../../src/types/Errors.sol";
 import {CaseId, Ground, RunId, TaskId, Verdict} from "../../src/types/Types.sol";
 import {Golden} from "../helpers/Golden.sol";
@@ -70,6 +71,15 @@ contract LeavesTest is CourtTest {
         _stageIs(caseId, Stage.Drawn);
         _openLeaves(0, leaves.length);
         _stageIs(caseId, Stage.Voting);
+    }
+
+    /// @dev While the leaves are awaited, too: what is served does not change under those who look at it.
+    function test_aTrainerAnswersOnce() public {
+        _respond(caseId, mallory);
+        Opening[] memory openings = _answers(caseId, mallory);
+        vm.prank(mallory);
+        vm.expectRevert(IChallengeManager.AlreadyDone.selector);
+        manager.respond(caseId, openings, "bafy-other");
     }
 
     function test_leavesAreOpenedInChunks() public {

@@ -54,8 +54,11 @@ contract ArenaDouble {
         return _runs[runId];
     }
 
-    function anchors(RunId runId) external view returns (Anchor[] memory) {
-        return _anchors[runId];
+    function anchors(RunId runId, uint256 from, uint256 count) external view returns (Anchor[] memory page) {
+        page = new Anchor[](count);
+        for (uint256 k; k < count; ++k) {
+            page[k] = _anchors[runId][from + k];
+        }
     }
 
     function submission(TaskId, address trainer, uint16 round) external view returns (Submission memory) {

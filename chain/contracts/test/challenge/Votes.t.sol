@@ -73,7 +73,8 @@ contract VotesTest is CourtTest {
         _vote(viola, true, OTHER);
         _vote(vance, true, 0);
         _expect(Verdict.Inconclusive);
-        assertEq(manager.credit(vera), BOND);
+        assertEq(manager.credit(vera), BOND - 3 * COST);
+        assertEq(manager.credit(alice), 3 * COST, "it answered");
     }
 
     function test_namingNoReproductionIsNotAgreeing() public {
@@ -117,8 +118,10 @@ contract VotesTest is CourtTest {
 
     function test_withoutAQuorumItIsInconclusive() public {
         _vote(victor, false, 0); // 500 of 1,500
+        uint256 supply = token.totalSupply();
         _expect(Verdict.Inconclusive);
-        assertEq(manager.credit(vera), BOND);
+        assertEq(manager.credit(vera), BOND - 3 * COST);
+        assertEq(token.totalSupply(), supply, "nothing burns");
     }
 
     /// @dev Victor and the stranger have 1,100 of the 2,100 that may vote, but not half of 2,600, Vera's 500 included.

@@ -238,9 +238,11 @@ abstract contract Disputes is Competition {
     function _book(CaseId caseId, Case memory case_, Verdict verdict) private {
         Court memory court = _court();
         booked[caseId] = verdict;
-        uint256 toChallenger = verdict == Verdict.Upheld || verdict == Verdict.Inconclusive ? court.bond : 0;
         uint256 toTrainer;
-        if (verdict == Verdict.Rejected && case_.answered) toTrainer = court.openingCost * _opened(case_);
+        bool paid = verdict == Verdict.Rejected || verdict == Verdict.Inconclusive;
+        if (paid && case_.answered) toTrainer = court.openingCost * _opened(case_);
+        uint256 toChallenger = verdict == Verdict.Inconclusive ? court.bond - toTrainer : 0;
+        if (verdict == Verdict.Upheld) toChallenger = court.bond;
         creditDue[case_.challenger] += toChallenger;
         creditDue[case_.charge.trainer] += toTrainer;
         burned += court.bond - toChallenger - toTrainer;

@@ -76,9 +76,15 @@ contract Handler is Disputes {
         else _compete(seed);
     }
 
+    /// @dev Who is accused hurries away before the case is settled.
     function _depart(uint256 seed) private {
         uint256 count = manager.caseCount();
-        if (count != 0) _settleCase(CaseId.wrap(1 + _draw(seed, "which", count)));
+        if (count != 0) {
+            CaseId caseId = CaseId.wrap(1 + _draw(seed, "which", count));
+            address accused = manager.caseOf(caseId).charge.trainer;
+            if (accused != address(0)) takeAll(accused);
+            _settleCase(caseId);
+        }
         tidy(_pick(trainers, seed));
         takeAll(_pick(people, seed));
     }

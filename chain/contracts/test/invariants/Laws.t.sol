@@ -50,29 +50,37 @@ contract CallLawsTest is StoryTest {
         bytes32 copied = _commitmentTo(alice, _model(alice));
         vm.prank(bob);
         arena.commitSubmission(runOf[bob], copied);
-        (bytes32 model, bytes32 salt, string memory cid, uint64 branch) =
-            (_model(alice), SALT, _cid(alice), _branch(alice));
+        (Shown memory right, Shown memory wrong) = (_promised(), _promised());
         vm.warp(_times(1).opensAt);
-        vm.prank(bob); // every value right, but for whose it is
         vm.expectRevert(IRuns.BadReveal.selector);
-        arena.revealSubmission(taskId, 1, branch, model, cid, salt);
+        _reveal(bob, right); // every value right, but for whose it is
 
         field = bound(field, 0, 3);
-        bytes32 other = keccak256(abi.encode(noise));
-        uint64 wrong = branch == 4 ? 3 : 4;
-        vm.prank(alice);
+        if (field == 0) wrong.branch = wrong.branch == 4 ? 3 : 4;
+        if (field == 1) wrong.model = keccak256(abi.encode(noise));
+        if (field == 2) wrong.cid = vm.toString(noise);
+        if (field == 3) wrong.salt = keccak256(abi.encode(noise));
         vm.expectRevert(IRuns.BadReveal.selector);
-        arena.revealSubmission(
-            taskId,
-            1,
-            field == 0 ? wrong : branch,
-            field == 1 ? other : model,
-            field == 2 ? vm.toString(noise) : cid,
-            field == 3 ? other : salt
-        );
-        vm.prank(alice);
-        arena.revealSubmission(taskId, 1, branch, model, cid, salt);
+        _reveal(alice, wrong);
+        _reveal(alice, right);
         assertTrue(arena.submission(taskId, alice, 1).revealed);
+    }
+
+    struct Shown {
+        uint64 branch;
+        bytes32 model;
+        string cid;
+        bytes32 salt;
+    }
+
+    /// @dev What Alice committed to.
+    function _promised() private view returns (Shown memory) {
+        return Shown({branch: _branch(alice), model: _model(alice), cid: _cid(alice), salt: SALT});
+    }
+
+    function _reveal(address who, Shown memory shown) private {
+        vm.prank(who);
+        arena.revealSubmission(taskId, 1, shown.branch, shown.model, shown.cid, shown.salt);
     }
 
     /// @dev A row promised by one validator for one round is refused from another, in another, and with another score.

@@ -59,6 +59,12 @@ contract CommitmentsTest is Test {
         assertEq(digest, 0x8554e15ec41c80237f6c633d733ab5c480f364cb1e3c8a8b2d59aba9d049f786);
     }
 
+    function test_runBeacon() public pure {
+        bytes32 beacon = Commitments.runBeacon(RunId.wrap(11), _filled(1));
+        assertEq(beacon, 0x74175a902da1790062f24008945555ee1c3a7b1130595347e2fb4cc32d9ba644);
+        assertNotEq(beacon, Commitments.runBeacon(RunId.wrap(12), _filled(1)), "another run of the same block");
+    }
+
     function test_scores() public view {
         bytes32 digest = AT.scores(TaskId.wrap(7), 2, WHO, hex"271000000102", _filled(3));
         assertEq(digest, 0x48495687c05de2a63018147004ea47f6f90e216be3279db06500ee0527506ab6);
