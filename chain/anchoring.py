@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from chain.client import ArenaClient
 from chain.contract import Event
-from chain.errors import ChainError, NetworkUnavailable
+from chain.errors import ChainError
 from chain.types import Beacon, Run
 from pol.transcript import Anchor, Stop
 
@@ -65,26 +65,24 @@ class RunAnchorer:
     def _once(self, find: Callable[[], T | None], send: Callable[[], T]) -> T:
         """What ``find`` sees on chain, or else what ``send`` puts there.
 
-        A failed ``send`` says little: its answer may be lost, or speak of an earlier one that came through after all.
-        So the chain is asked again.
+        While a transaction of the account is on its way, it may be the wanted one, and no other can overtake it. A
+        failed ``send`` says little: its answer may be lost, or speak of an earlier one that came through after all. So
+        the chain is asked again.
         """
         found = find()
         if found is not None:
             return found
-        self._require_mined()
+        self._client.resume()
         try:
             return send()
         except ChainError:
             found = find()
             if found is None:
-                self._require_mined()
+                self._client.resume()
+                found = find()
+            if found is None:
                 raise
             return found
-
-    def _require_mined(self) -> None:
-        """While a transaction of the account is on its way, it may be the wanted one, and no other can overtake it."""
-        if self._client.arena.connection.unmined():
-            raise NetworkUnavailable(f"a transaction of {self._client.address} is not mined yet: try again later")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from chain.token import Token
 from chain.types import BaseModel, ChainAnchor, Opening, Phase, Run, Submission, from_abi, to_abi
 
 NO_BASE = BaseModel()
+ANCHOR_PAGE = 1_000  # a run may have 65,536, more than a node reads in one call
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Arena(ContractClient):
         return int(receipt.event("RunRegistered").args["runId"])
 
     def latch_beacon(self, run_id: int) -> bytes:
-        """Store the hash of the block promised at registration, and return it; anyone may."""
+        """Draw the run's beacon from the block promised at registration, and return it; anyone may."""
         return bytes(self.send("latchBeacon", run_id).event("BeaconLatched").args["beacon"])
 
     def anchor(self, run_id: int, first: int, count: int, root: bytes) -> Receipt:
@@ -122,7 +123,12 @@ class Arena(ContractClient):
 
     def anchors(self, run_id: int) -> tuple[ChainAnchor, ...]:
         """The run's anchors, in order."""
-        return tuple(from_abi(ChainAnchor, row) for row in self.call("anchors", run_id))
+        held: list[ChainAnchor] = []
+        while True:
+            page = self.call("anchors", run_id, len(held), ANCHOR_PAGE)
+            held += (from_abi(ChainAnchor, row) for row in page)
+            if len(page) < ANCHOR_PAGE:
+                return tuple(held)
 
     def run_segments(self, run_id: int) -> int:
         """Segments of the whole run: all that the task promises, or those it was declared to end with."""

@@ -43,7 +43,9 @@ class ArenaClient:
         self.web3 = web3
         self.deployment = deployment
         self.account = account
-        connection = Connection(web3, account, deployment.names(), deployment.chain_id, before=before, journal=journal)
+        connection = Connection(
+            web3, account, deployment.names(), deployment.chain_id, deployment.since, before=before, journal=journal
+        )
         addresses = [Web3.to_checksum_address(address) for address in deployment.names()]
         clients = zip([connection] * len(CONTRACTS), CONTRACTS, addresses, strict=True)
         token, vault, escrow, arena, scoring, challenges = clients

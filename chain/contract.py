@@ -7,6 +7,7 @@ refuses: the node returns the error data, and :mod:`chain.reverts` decodes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,12 +16,13 @@ from eth_typing import ChecksumAddress
 from eth_utils.abi import event_abi_to_log_topic
 from web3 import Web3
 from web3.contract import Contract
-from web3.exceptions import MismatchedABI
-from web3.types import TxParams
+from web3.exceptions import MismatchedABI, Web3RPCError
+from web3.types import TxParams, TxReceipt
 
 from chain.artifact import artifact
-from chain.errors import ChainError, ContractReverted, NetworkUnavailable
-from chain.journal import Journal
+from chain.errors import ChainError, NetworkUnavailable, Overtaken
+from chain.fees import raised
+from chain.journal import Journal, Sent
 from chain.networks import require_chain
 from chain.quote import Quote, quote
 from chain.reverts import refusals
@@ -28,6 +30,8 @@ from chain.signers import Signer
 
 GAS_MARGIN = (5, 4)
 RECEIPT_TIMEOUT_S = 180
+EVENT_BLOCKS = 10_000
+"""Blocks that a node is asked about at once, to begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,7 @@ class Connection:
     """A node, an account to send from (``None``: reading only), and the contracts whose events are understood.
 
     ``names`` maps checksum addresses to contract names. ``chain_id`` is the only chain that anything is signed for.
+    ``since`` is the block with which looking for events begins.
     ``before`` is shown every transaction's quote, and stops the transaction by raising. With a ``journal``, what is
     signed is written down before it is sent, so that another process can follow it: :meth:`resume`.
     """
@@ -73,6 +78,7 @@ class Connection:
     account: Signer | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     chain_id: int | None = None
+    since: int = 0
     before: Callable[[Quote], None] | None = None
     journal: Journal | None = None
     _contracts: dict[tuple[str, str], Contract] = field(default_factory=dict, repr=False, compare=False)
@@ -105,8 +111,9 @@ class Connection:
     def transact(self, call: Any, label: str) -> Receipt:
         """Sign, send and await a transaction; ``call`` is a bound web3 function or constructor.
 
-        Raises :class:`ContractReverted` if the contract refuses, :class:`NetworkUnavailable` if the node is silent,
-        :class:`WrongChain`, before anything is signed, if it serves another chain by now.
+        Raises :class:`chain.errors.ContractReverted` if the contract refuses, :class:`Overtaken` if it did so when the
+        transaction was mined, :class:`NetworkUnavailable` if the node is silent, and :class:`WrongChain`, before
+        anything is signed, if it serves another chain by now.
         """
         if self.account is None or self.chain_id is None:
             raise ChainError(f"{label} needs an account and a chain to sign for: open the client with both")
@@ -118,15 +125,9 @@ class Connection:
             transaction = call.build_transaction({"from": sender, "nonce": nonce, "gas": gas, "chainId": self.chain_id})
         if self.before is not None:
             self.before(quote(self.web3, transaction, label))
-        signed = self.account.sign_transaction(transaction)
-        if self.journal is not None:
-            self.journal.sending(label, nonce, bytes(signed.hash), bytes(signed.raw_transaction))
-        with refusals(label):
-            tx = eth.send_raw_transaction(signed.raw_transaction)
-            receipt = eth.wait_for_transaction_receipt(tx, timeout=RECEIPT_TIMEOUT_S)
-            if self.journal is not None:
-                self.journal.ended(bytes(tx), receipt["blockNumber"])
-            if receipt["status"] != 1:
+        receipt = self._sent(self.account, transaction, label)
+        if receipt["status"] != 1:
+            with refusals(label):
                 self._explain_failure(transaction, receipt["blockNumber"], label)
         return Receipt(
             tx=bytes(receipt["transactionHash"]),
@@ -137,15 +138,45 @@ class Connection:
         )
 
     def resume(self) -> None:
-        """Follow to its end what an earlier process signed and did not see mined: wait for it, or send it again.
+        """Follow to its end what an earlier process signed and did not see mined: wait for it, or send it again,
+        for a higher fee if it is not mined for long.
 
         Afterwards the chain alone says what was done, and nothing is on its way. Raises :class:`NetworkUnavailable`
         while it is.
         """
         if self.journal is not None:
-            self.journal.follow(self.web3, RECEIPT_TIMEOUT_S)
+            self.journal.follow(self.web3, RECEIPT_TIMEOUT_S, self._again)
         if self.unmined():
             raise NetworkUnavailable(f"a transaction of {self.sender()} is not mined yet: try again later")
+
+    def _sent(self, account: Signer, transaction: Any, label: str) -> TxReceipt:
+        """Sign a complete transaction, write it down, send it, and wait for its receipt."""
+        eth, signed = self.web3.eth, account.sign_transaction(transaction)
+        if self.journal is None:
+            with refusals(label):
+                tx = eth.send_raw_transaction(signed.raw_transaction)
+                return eth.wait_for_transaction_receipt(tx, timeout=RECEIPT_TIMEOUT_S)
+        nonce = transaction["nonce"]
+        self.journal.sending(label, nonce, bytes(signed.hash), bytes(signed.raw_transaction))
+        with refusals(label):
+            eth.send_raw_transaction(signed.raw_transaction)
+        receipt = self.journal.settle(self.web3, nonce, RECEIPT_TIMEOUT_S, self._again)
+        if receipt is None:
+            raise ChainError(f"{label}: another transaction of the account took its place: look, and try again")
+        return receipt
+
+    def _again(self, sent: Sent) -> bool:
+        """Send a transaction that is not mined again, for a higher fee, unless that would not help."""
+        transaction = raised(self.web3, sent.raw)
+        if self.account is None or self.journal is None or transaction is None:
+            return False
+        if self.before is not None:
+            self.before(quote(self.web3, transaction, f"{sent.label}, not mined: for a higher fee"))
+        signed = self.account.sign_transaction(transaction)
+        self.journal.sending(sent.label, sent.nonce, bytes(signed.hash), bytes(signed.raw_transaction))
+        with suppress(Web3RPCError):  # the earlier one may have been mined meanwhile
+            self.web3.eth.send_raw_transaction(signed.raw_transaction)
+        return True
 
     def decode_logs(self, logs: Any) -> Iterator[Event]:
         """The events among ``logs`` that the named contracts emitted, in order."""
@@ -168,7 +199,7 @@ class Connection:
         # Estimated well, failed when mined: the state moved in between. Running it again shows what it ran into.
         again: TxParams = {"from": transaction["from"], "to": transaction.get("to", ""), "data": transaction["data"]}
         self.web3.eth.call(again, block)
-        raise ContractReverted(label, "", {}, hint="The state moved while it was sent: look at it and try again.")
+        raise Overtaken(label)
 
 
 @dataclass(frozen=True)
@@ -189,12 +220,11 @@ class ContractClient:
 
     def events(self, name: str, *, first_block: int = 0, last_block: int | None = None, **where: Any) -> list[Event]:
         """Events called ``name`` in the blocks given (to the latest by default) whose indexed arguments equal
-        ``where``."""
+        ``where``, oldest first."""
         contract = self.connection.contract(self.name, self.address)
         with refusals(f"{self.name}.{name} events"):
-            logs = contract.events[name]().get_logs(
-                from_block=first_block, to_block="latest" if last_block is None else last_block, argument_filters=where
-            )
+            last = self.connection.web3.eth.block_number if last_block is None else last_block
+            logs = list(_logs(contract.events[name](), max(first_block, self.connection.since), last, where))
         return [
             Event(
                 contract=self.name,
@@ -214,6 +244,21 @@ class ContractClient:
             raise ChainError(
                 f"{self.name}.{function}: an argument is out of range or of a wrong type: {args}"
             ) from error
+
+
+def _logs(query: Any, first: int, last: int, where: Mapping[str, Any]) -> Iterator[Any]:
+    """The logs of blocks ``first`` to ``last``, so many at a time as the node allows: public ones refuse more."""
+    blocks = EVENT_BLOCKS
+    while first <= last:
+        end = min(first + blocks - 1, last)
+        try:
+            yield from query.get_logs(from_block=first, to_block=end, argument_filters=where)
+        except Web3RPCError:
+            if end == first:
+                raise
+            blocks = max(1, (end - first + 1) // 4)
+        else:
+            first = end + 1
 
 
 @cache

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from eth_typing import HexAddress, HexStr
 from web3 import Web3
+from web3.exceptions import Web3RPCError
 from web3.types import Nonce
 from web3.utils.address import get_create_address
 
@@ -22,7 +23,10 @@ from chain.signers import Signer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """The chain and the checksum addresses of the six contracts on it."""
+    """The chain and the checksum addresses of the six contracts on it.
+
+    ``since`` is a block before which none of them was there: looking for their events begins with it.
+    """
 
     chain_id: int
     token: str
@@ -31,6 +35,7 @@ class Deployment:
     arena: str
     scoring: str
     challenges: str
+    since: int = field(default=0, compare=False)
 
     def names(self) -> dict[str, str]:
         """Contract names by address."""
@@ -47,10 +52,11 @@ class Deployment:
         names = [field.name for field in fields(cls)]
         if not isinstance(value, Mapping) or set(value) != set(names):
             raise ChainError(f"{where}: expected an object with the fields {', '.join(names)}")
-        chain_id, *addresses = (value[name] for name in names)
-        if not isinstance(chain_id, int) or isinstance(chain_id, bool) or chain_id <= 0:
-            raise ChainError(f"{where}.chain_id: expected a positive integer")
-        for name, address in zip(names[1:], addresses, strict=True):
+        chain_id, *addresses, since = (value[name] for name in names)
+        for name, number, least in (("chain_id", chain_id, 1), ("since", since, 0)):
+            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+                raise ChainError(f"{where}.{name}: expected an integer from {least}")
+        for name, address in zip(names[1:-1], addresses, strict=True):
             if not (isinstance(address, str) and Web3.is_checksum_address(address)):
                 raise ChainError(f"{where}.{name}: expected an address with its checksum capitals")
         return cls(**{name: value[name] for name in names})
@@ -92,24 +98,34 @@ def deploy_from(connection: Connection, first: int, supply: int, *, least_window
     with refusals("deploying"):
         chain_id = web3.eth.chain_id
     planned = planned_deployment(chain_id, sender, first)
-    arguments = constructor_arguments(planned, supply, least_window)
+    arguments, blocks = constructor_arguments(planned, supply, least_window), []
     for expected, name in planned.names().items():
         if _has_code(web3, expected):
             continue
         build = web3.eth.contract(abi=artifact(name).abi, bytecode=artifact(name).bytecode)
-        created = connection.transact(build.constructor(*arguments[name]), f"deploying {name}").contract_address
-        if created != expected:
+        receipt = connection.transact(build.constructor(*arguments[name]), f"deploying {name}")
+        blocks.append(receipt.block)
+        if receipt.contract_address != expected:
             raise ChainError(
-                f"{name} went to {created}, not {expected}: the account sent something else meanwhile; deploy again"
+                f"{name} went to {receipt.contract_address}, not {expected}: the account sent something else "
+                "meanwhile; deploy again"
             )
-    return planned
+    return replace(planned, since=blocks[0] if len(blocks) == len(CONTRACTS) else code_since(web3, planned.token))
 
 
 def planned_deployment(chain_id: int, sender: str, first: int) -> Deployment:
     """Where the six contracts come to lie if ``sender`` deploys them one after the other from nonce ``first`` on."""
     addresses = [_predict(sender, first + index) for index in range(len(CONTRACTS))]
-    names = [field.name for field in fields(Deployment)][1:]
-    return Deployment(chain_id=chain_id, **dict(zip(names, addresses, strict=True)))
+    token, vault, escrow, arena, scoring, challenges = addresses
+    return Deployment(
+        chain_id=chain_id,
+        token=token,
+        vault=vault,
+        escrow=escrow,
+        arena=arena,
+        scoring=scoring,
+        challenges=challenges,
+    )
 
 
 def constructor_arguments(deployment: Deployment, supply: int, least_window: int) -> dict[str, tuple[Any, ...]]:
@@ -156,7 +172,23 @@ def find_deployment(web3: Web3, arena: str) -> Deployment:
         arena=contract.address,
         scoring=scoring,
         challenges=manager,
+        since=code_since(web3, token),
     )
+
+
+def code_since(web3: Web3, address: str) -> int:
+    """The block since which there is code at ``address``, found in halves; 0 if the node keeps no old states."""
+    holder = Web3.to_checksum_address(address)
+    with refusals("looking for the deployment's block"):
+        low, high = 0, int(web3.eth.block_number)
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                found = web3.eth.get_code(holder, middle)
+            except Web3RPCError:
+                return 0
+            low, high = (low, middle) if found else (middle + 1, high)
+    return low
 
 
 def check_deployment(web3: Web3, deployment: Deployment) -> None:

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from eth_typing import HexAddress, HexStr
 from web3 import Web3
+from web3.types import Nonce
+from web3.utils.address import get_create_address
 
 from chain.artifact import artifact
 from chain.client import ArenaClient
 from chain.contract import ContractClient, Receipt
 from chain.errors import ChainError
+from chain.records import is_contract
 from chain.types import Enlisted, from_abi, to_abi
 
 NAME = "Emission"
@@ -79,6 +83,12 @@ def deploy_emission(client: ArenaClient, fund: Fund) -> Emission:
     if address is None:
         raise ChainError(f"the node names no address for {NAME}: look the transaction up, and open it there")
     return open_emission(client, address)
+
+
+def deployed_emission(client: ArenaClient, nonce: int) -> Emission | None:
+    """The fund that the client's account deployed with ``nonce``; ``None`` if there is none at that address."""
+    address = str(get_create_address(HexAddress(HexStr(client.address)), Nonce(nonce)))
+    return open_emission(client, address) if is_contract(client.web3, NAME, address) else None
 
 
 def open_emission(client: ArenaClient, address: str) -> Emission:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
 from enum import Enum
 
 from pol.errors import Unreachable
+
+TIMES = ("opensAt", "closedAt")
+YEAR_2001, YEAR_9999 = 10**9, 253_370_764_800
+LEAST_AMOUNT = 10**15
+"""Larger numbers in a contract's errors are amounts (wei)."""
 
 
 class ChainError(Exception):
@@ -47,12 +54,26 @@ class ContractReverted(ChainError):
         self.function = function
         self.name = name
         self.args_by_name = dict(args_by_name)
-        arguments = ", ".join(f"{key}={_readable(value)}" for key, value in self.args_by_name.items())
+        arguments = ", ".join(f"{key}={_readable(key, value)}" for key, value in self.args_by_name.items())
         reason = f"{name}({arguments})" if name else "no reason given"
         super().__init__(f"{function} was refused: {reason}." + (f" {hint}" if hint else ""))
 
 
-def _readable(value: object) -> str:
+class Overtaken(ContractReverted):
+    """A transaction that was sound when it was sent failed when it was mined: somebody else's came first."""
+
+    def __init__(self, function: str) -> None:
+        super().__init__(function, "", {}, hint="The state moved while it was sent: look at it and try again.")
+
+
+def _readable(key: str, value: object) -> str:
+    """A value as people read it: times and amounts also in their own units."""
     if isinstance(value, bytes):
         return "0x" + value.hex()
-    return value.name if isinstance(value, Enum) else str(value)
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, int) and key in TIMES and YEAR_2001 < value < YEAR_9999:
+        return f"{value} ({datetime.fromtimestamp(value, UTC):%Y-%m-%dT%H:%M:%SZ})"
+    if isinstance(value, int) and LEAST_AMOUNT <= value < 2**128:
+        return f"{value} ({Decimal(value).scaleb(-18).normalize():f} tokens)"
+    return str(value)

@@ -10,16 +10,17 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from eth_typing import Hash32
 from hexbytes import HexBytes
 from web3 import Web3
-from web3.exceptions import TransactionNotFound, Web3RPCError
+from web3.exceptions import TimeExhausted, TransactionNotFound, Web3RPCError
 from web3.types import TxReceipt
 
 from chain.commitments import new_salt
@@ -27,6 +28,7 @@ from chain.errors import ChainError, NetworkUnavailable
 from chain.reverts import refusals
 
 Content = Mapping[str, Any]
+POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,10 @@ class Sent:
     nonce: int
     tx: bytes
     raw: bytes
+
+
+Again: TypeAlias = Callable[[Sent], bool]
+"""Sends a transaction for a higher fee, after it wrote that down; whether it did."""
 
 
 class Journal:
@@ -94,32 +100,67 @@ class Journal:
         rows = [entry for entry in self._entries if entry["what"] == "ended" and entry["block"] is not None]
         return [(labels[row["tx"]], bytes.fromhex(row["tx"])) for row in rows if row["tx"] in labels]
 
-    def follow(self, web3: Web3, timeout_s: float) -> None:
-        """Find out how every outstanding transaction ended; one that the node does not know is sent again.
+    def follow(self, web3: Web3, timeout_s: float, again: Again | None = None) -> None:
+        """Find out how every outstanding transaction ended: :meth:`settle` for each nonce."""
+        for nonce in sorted({sent.nonce for sent in self.outstanding()}):
+            self.settle(web3, nonce, timeout_s, again)
 
-        That is never a second time: the nonce in it can be used once. Raises :class:`NetworkUnavailable` if one is not
-        mined within ``timeout_s``.
+    def settle(self, web3: Web3, nonce: int, timeout_s: float, again: Again | None = None) -> TxReceipt | None:
+        """The receipt of the outstanding transaction with ``nonce``; ``None`` if it cannot be mined any more.
+
+        One that the node does not know is sent again. That is never a second time: the nonce can be used once. If it is
+        not mined within ``timeout_s``, ``again`` may send it for a higher fee, once, and that is waited for as long.
+        Raises :class:`NetworkUnavailable` if none is mined then.
         """
-        for sent in self.outstanding():
-            with refusals(f"{sent.label}, sent before"):
-                self.ended(sent.tx, self._end(web3, sent, timeout_s))
+        label = next(sent.label for sent in self.outstanding() if sent.nonce == nonce)
+        with refusals(f"{label}, sent before"):
+            if not self._brought(web3, nonce):
+                receipt = None
+            else:
+                try:
+                    receipt = self._end(web3, nonce, timeout_s)
+                except TimeExhausted:
+                    if again is None or not again(self._sent(nonce)[-1]):
+                        raise
+                    receipt = self._end(web3, nonce, timeout_s)
+        mined = None if receipt is None else bytes(receipt["transactionHash"])
+        for sent in self._sent(nonce):
+            self.ended(sent.tx, receipt["blockNumber"] if receipt is not None and sent.tx == mined else None)
+        return receipt
 
-    def _end(self, web3: Web3, sent: Sent, timeout_s: float) -> int | None:
-        """The block that ``sent`` is mined in; ``None`` if it cannot be mined any more."""
-        tx = Hash32(sent.tx)
-        used = web3.eth.get_transaction_count(self._account, "latest") > sent.nonce
-        receipt = _receipt(web3, tx)  # asked for second: a nonce that was used before is used by this or by another
-        if receipt is None and used:
-            return None
-        if receipt is None and not _known(web3, tx):
+    def _sent(self, nonce: int) -> list[Sent]:
+        """The outstanding transactions with ``nonce``: one, and those that were to replace it."""
+        return [sent for sent in self.outstanding() if sent.nonce == nonce]
+
+    def _brought(self, web3: Web3, nonce: int) -> bool:
+        """Whether the nonce was used, or the node knows a transaction that will use it, which it is sent if need be."""
+        if web3.eth.get_transaction_count(self._account, "latest") > nonce:
+            return True
+        group = self._sent(nonce)
+        if any(_known(web3, Hash32(sent.tx)) for sent in group):
+            return True
+        for sent in reversed(group):
             try:
                 web3.eth.send_raw_transaction(HexBytes(sent.raw))
             except Web3RPCError:  # refused, or taken in the meantime
-                if not _known(web3, tx):
-                    return None
-        if receipt is None:
-            receipt = web3.eth.wait_for_transaction_receipt(tx, timeout=timeout_s)
-        return receipt["blockNumber"]
+                if not _known(web3, Hash32(sent.tx)):
+                    continue
+            return True
+        return False
+
+    def _end(self, web3: Web3, nonce: int, timeout_s: float) -> TxReceipt | None:
+        """The receipt of whichever is mined; ``None`` if the nonce went to another. Raises ``TimeExhausted``."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            used = web3.eth.get_transaction_count(self._account, "latest") > nonce
+            # asked for second: a nonce that was used before is used by one of these, or by another
+            found = (_receipt(web3, Hash32(sent.tx)) for sent in self._sent(nonce))
+            receipt = next((receipt for receipt in found if receipt is not None), None)
+            if receipt is not None or used:
+                return receipt
+            if time.monotonic() >= deadline:
+                raise TimeExhausted(f"not mined within {timeout_s} s")
+            time.sleep(POLL_S)
 
     def _write(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, sort_keys=True).encode() + b"\n"

@@ -44,7 +44,8 @@ class Network:
         repeated, because those of paid nodes contain a key.
         """
         web3 = Web3(Web3.HTTPProvider(self._address()))
-        require_chain(web3, self.chain_id, f"the node of {self.name} (set {self.rpc_variable} for another)")
+        start = "`arena up` starts one; " if self.is_local else ""
+        require_chain(web3, self.chain_id, f"the node of {self.name} ({start}set {self.rpc_variable} for another)")
         return web3
 
     @property

@@ -22,7 +22,7 @@ from web3.types import Nonce
 from web3.utils.address import get_create_address
 
 from chain.artifact import artifact
-from chain.deployment import Deployment, constructor_arguments, planned_deployment
+from chain.deployment import Deployment, code_since, constructor_arguments, planned_deployment
 from chain.errors import ChainError, WrongChain
 from chain.networks import find_network, require_chain
 from chain.reverts import refusals
@@ -115,7 +115,7 @@ class Record:
 
 def check_record(web3: Web3, record: Record) -> None:
     """Insist that the node serves the record's chain, and at the eight addresses the code that this package ships, with
-    immutables that say what the record says; raises :class:`WrongChain`."""
+    immutables that say what the record says, and since its block, if the node can tell; raises :class:`WrongChain`."""
     require_chain(web3, record.deployment.chain_id, "the node")
     for name, (address, _) in record.contracts().items():
         if not is_contract(web3, name, address):
@@ -126,6 +126,9 @@ def check_record(web3: Web3, record: Record) -> None:
                 found = functions[getter]().call()
             if found != value:
                 raise WrongChain(f"{name} at {address} has another {getter} than the record: use another record")
+    first = code_since(web3, record.deployment.token)
+    if 0 < first < record.deployment.since:
+        raise WrongChain(f"the contracts are there since block {first}, before the record's: events would be missed")
 
 
 def is_contract(web3: Web3, name: str, address: str) -> bool:

@@ -18,7 +18,7 @@ from rich.table import Table
 from chain.anvil import Anvil
 from chain.devnet import GENESIS_TIME, DevChain, EmbeddedChain
 from chain.errors import ChainError
-from challenge.arena import claim, run, score, stake, status, submit, task, up
+from challenge.arena import claim, rewards, run, score, stake, status, submit, task, up
 from challenge.arena.session import EXIT_CODES
 from challenge.console import console, fail, print_verdict, say
 from challenge.console import run as run_app
@@ -45,7 +45,7 @@ def arena() -> None:
     """What all commands have in common."""
 
 
-for group in (up, task, stake, run, submit, score, claim, status):
+for group in (up, task, stake, run, submit, score, rewards, claim, status):
     group.add_to(app)
 
 

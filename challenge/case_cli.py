@@ -21,6 +21,7 @@ from pol.errors import CannotRun
 from pol.store import open_store
 
 if TYPE_CHECKING:
+    from challenge.refutation import Refutation
     from challenge.segments import Policy
 
 CaseArgument = Annotated[int, typer.Argument(metavar="CASE", min=1, help="The case's number.")]
@@ -64,6 +65,7 @@ def open_case(
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Another case, although one of yours was settled.")] = False,
     data: DataOption = None,
+    store: Annotated[str | None, typer.Option(help="Where what the task lists is fetched from.")] = None,
     trust_program: TrustOption = None,
     wait: WaitOption = 60,
 ) -> dict[str, Any]:
@@ -84,7 +86,8 @@ def open_case(
     case = earlier[-1] if earlier else None
     if case is None or (again and session.client.challenges.case(case).stage is Stage.SETTLED):
         policy = _policy(data, trust_program)
-        found = charges.suspicion(session, task, trainer, proof, verdict, claims, policy)
+        blobs = open_store(store) if store else None
+        found = charges.suspicion(session, task, trainer, proof, verdict, claims, policy, blobs)
         named = [int(part) for part in name.split(",")] if name else list(found.segments)
         charge = charges.charge(session, task, trainer, number, found, named, claims)
         say_charged(session, task, charge)
@@ -219,29 +222,63 @@ def appeal(session: Session, case: CaseArgument) -> dict[str, Any]:
     return state(session, case)
 
 
-def settle(session: Session, case: CaseArgument, proof: ProofOption = None) -> dict[str, Any]:
+def settle(
+    session: Session,
+    case: CaseArgument,
+    proof: ProofOption = None,
+    first: Annotated[Path | None, typer.Option(help="The state before the first step: safetensors.")] = None,
+    base: Annotated[Path | None, typer.Option(help="The base model that the run was registered with.")] = None,
+    segment: Annotated[int | None, typer.Option(min=0, help="A segment that --evidence refutes.")] = None,
+    evidence: Annotated[Path | None, typer.Option(help="What the task's step verifier takes: a file.")] = None,
+) -> dict[str, Any]:
     """End a case: at once if code can see what is wrong, else when its windows are over. Anyone may.
 
-    Looked at are the segments that the trainer opened, and with --proof its whole transcript. `arena claim` then pays.
+    Looked at are the segments that the trainer opened, and with --proof its whole transcript. With --first and --base
+    it is shown that the run did not start from its base model, with --segment and --evidence that a step is wrong, if
+    the task names a contract that decides that. `arena claim` then pays.
 
-    Example:
+    Examples:
 
         challenge settle 1 --proof runs/mallory
-    """
-    from challenge.evidence import find_refutation
 
+        challenge settle 1 --proof runs/mallory --first state0.safetensors --base smollm.safetensors
+    """
     challenges = session.client.challenges
     held = challenges.case(case)
     if held.stage is not Stage.SETTLED:
         if held.run_id:
             say_stakes(session, held.task_id, held.charge.trainer, "if the case is upheld,")
-        refutation = find_refutation(session.client, case, proof) if held.stage >= Stage.DRAWN else None
+        refutation = _refutation(session, case, proof, first, base, segment, evidence)
         if refutation:
             say(f"{'found':<14}{refutation.what}")
-            refutation.prove(session.client, case)
+            refutation.prove()
         else:
             challenges.settle(case)
     return state(session, case)
+
+
+def _refutation(
+    session: Session,
+    case: int,
+    proof: Path | None,
+    first: Path | None,
+    base: Path | None,
+    segment: int | None,
+    evidence: Path | None,
+) -> Refutation | None:
+    """What the files show; what can be seen without, where there are none; nothing before segments are drawn."""
+    from challenge.refutation import find_refutation, refute_start, refute_step
+
+    given = [option is not None for option in (first, base, segment, evidence)]
+    if given not in ([False] * 4, [True, True, False, False], [False, False, True, True]) or (any(given) and not proof):
+        raise typer.BadParameter("give --proof with --first and --base, or with --segment and --evidence")
+    if session.client.challenges.case(case).stage < Stage.DRAWN:
+        return None
+    if proof and first and base:
+        return refute_start(session.client, case, proof, first, base)
+    if proof and segment is not None and evidence:
+        return refute_step(session.client, case, proof, segment, evidence)
+    return find_refutation(session.client, case, proof)
 
 
 def status(session: Session, case: CaseArgument) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from challenge.verify import verify
 from pol.errors import CannotRun, ProofError
 from pol.proof import Proof, states_of
 from pol.state import from_safetensors, model_tensors
+from pol.store import BlobStore
 from watermark import Claim, MarkParameters, WatermarkKey, opening_groups
 
 if TYPE_CHECKING:
@@ -77,15 +78,17 @@ def suspicion(
     verdict: Path | None,
     claims: list[TiedClaim],
     policy: Policy,
+    store: BlobStore | None,
 ) -> Suspicion:
-    """What the files say against the trainer; an empty one without files. A proof without a verdict is verified.
+    """What the files say against the trainer; an empty one without files. A proof without a verdict is verified, with
+    what the task lists from ``store``.
 
     Raises :class:`CannotRun` if nothing speaks against it, or the proof is of another trainer; else as what reads them.
     """
     if verdict is not None:
         found = suspect(read_verdict(verdict))
     elif proof is not None:
-        made = verify(proof, policy, claims=claims, chain=session.client)
+        made = verify(proof, policy, claims=claims, chain=session.client, store=store)
         print_verdict(str(proof), made)
         found = suspect(made.to_json())
     else:

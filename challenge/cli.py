@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from challenge.arena.amounts import address
 from challenge.console import failing, print_failure, print_lines, print_verdict, run, say
 from challenge.doctor_cli import doctor_command
 from challenge.places import asking, located, watching
@@ -56,7 +57,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the traceback of an error.")]
 ProofPlace = Annotated[str, typer.Argument(metavar="PROOF", help="A folder with manifest.json, or a bundle's CID.")]
 Store = Annotated[
-    str | None, typer.Option(help="Where a CID is fetched from: a folder, 'ipfs', or the address of an IPFS node.")
+    str | None,
+    typer.Option(
+        help="Where a CID, and what the task lists, is fetched from: a folder, 'ipfs', or the address of an IPFS node."
+    ),
 ]
 
 
@@ -92,7 +96,9 @@ def verify_command(
     network: Annotated[
         str | None, typer.Option(help="The chain to ask: base, base-sepolia, local, or a node's address.")
     ] = None,
-    arena: Annotated[str | None, typer.Option(help="The Arena's address there, if not deployed from here.")] = None,
+    arena: Annotated[
+        str | None, typer.Option(parser=address, help="The Arena's address there, if not deployed from here.")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where steps are computed: cpu, cuda, or cuda:1.")] = "cpu",
     executor: Annotated[
         str, typer.Option(help="Who replays: process, pool:4 (that many), ray (here), or ray://host:port.")
@@ -125,6 +131,7 @@ def verify_command(
         from challenge.segments import Policy
         from challenge.verify import verify
         from pol.confine import Limits
+        from pol.store import open_store
 
         with _usage("--executor"):
             replays = parse_executor(executor)
@@ -140,7 +147,8 @@ def verify_command(
             verdict = Verdict()
             verdict.reject(ExitCode.MALFORMED, str(error))
         else:
-            verdict = verify(folder, policy, claims=claims, chain=chain, watcher=stack.enter_context(watching(as_json)))
+            watcher, blobs = stack.enter_context(watching(as_json)), open_store(store) if store else None
+            verdict = verify(folder, policy, claims=claims, chain=chain, watcher=watcher, store=blobs)
     if as_json:
         print(json.dumps(verdict.to_json() | {"proof": proof}, sort_keys=True))
     else:

@@ -19,7 +19,11 @@ console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 MAX_LINE = 4000
 _COLOURS = {Outcome.VERIFIED: "bold green", Outcome.REJECTED: "bold red", Outcome.INCONCLUSIVE: "bold yellow"}
-_TIERS = {Tier.BITS: "bit for bit", Tier.TOLERANCE: "single steps, within a tolerance measured here"}
+_TIERS = {
+    Tier.BITS: "bit for bit",
+    Tier.EXACT: "bit for bit, on any class of machine",
+    Tier.TOLERANCE: "single steps, within a tolerance measured here",
+}
 
 
 def say(text: str, style: str | None = None) -> None:

@@ -91,7 +91,8 @@ def judge_case(
             verdict = Verdict()
             verdict.reject(ExitCode.MALFORMED, str(error))
             return verdict
-        return verify(folder, mine, claims=[with_model(tied, client, store) for tied in claims], chain=client)
+        whole = [with_model(tied, client, store) for tied in claims]
+        return verify(folder, mine, claims=whole, chain=client, store=store)
 
 
 def shows_accused(client: ArenaClient, case: Case, proof: Proof) -> bool:

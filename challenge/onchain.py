@@ -7,24 +7,25 @@ from eth_utils.address import to_checksum_address
 from chain.anchoring import ChainRun, SubmittedModel, read_run
 from chain.client import ArenaClient
 from chain.types import Role
+from challenge.allowed import base_of, objections
 from challenge.claims import OPENED_GROUPS, TiedClaim
+from challenge.task import TaskDescription, describe
 from challenge.verdict import ExitCode, Verdict
 from pol.encoding import to_hex
-from pol.machine import MachineClass
-from pol.merkle import merkle_root
+from pol.errors import CannotRun
 from pol.proof import Proof, Submission
 from pol.state import Tensors
+from pol.store import BlobStore
 from pol.tensors import tensors_digest
 from pol.transcript import Stop
 from watermark import opening_groups
 
-ANY_CLASS = bytes(32)
 
-
-def check_run_on_chain(proof: Proof, chain: ArenaClient, verdict: Verdict) -> None:
+def check_run_on_chain(proof: Proof, chain: ArenaClient, verdict: Verdict, store: BlobStore | None = None) -> None:
     """Compare the whole proof with the registration, the beacons, the anchors and the task it names.
 
-    A difference is a finding with exit code 13, or 10 where the spec is not one the task allows.
+    A difference is a finding with exit code 13, or 10 where the spec is not one the task allows. The task's lists are
+    fetched from ``store``; if they are needed and not to be had, whether it allows the spec is undecided.
     """
     task = proof.spec.task
     assert task is not None
@@ -45,8 +46,7 @@ def check_run_on_chain(proof: Proof, chain: ArenaClient, verdict: Verdict) -> No
         verdict.checks.append(("anchors", f"{len(proof.anchors)} anchors in {blocks}, all on chain"))
         if proof.stopped:
             verdict.checks.append(("early stop", f"declared on chain: {_described(proof.stopped)}"))
-    for problem in _task_problems(proof, chain):
-        verdict.reject(ExitCode.MALFORMED, problem)
+    _check_allowed(proof, task.task_id, chain, verdict, store)
     verdict.anchors_checked = True
 
 
@@ -108,8 +108,8 @@ def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
         return ["the spec is not the one registered on chain"]
     if run.key_root != (promise.key_root if promise else bytes(32)):
         problems.append("the watermark key root is not the one registered on chain")
-    if any(run.base_digest):
-        problems.append("the run was registered to start from a base model, the proof starts from the seed")
+    if run.base_digest != base_of(proof.spec.config):
+        problems.append("the base model that the config pins is not the one that the run was registered with")
     if (run.beacon.value, run.beacon.block) != (seed.value, seed.block):
         problems.append("the seed's beacon is not the one latched on chain")
     if run.anchors != proof.anchors or run.transcript_digest != proof.transcript_digest:
@@ -144,21 +144,16 @@ def _described(stop: Stop | None) -> str:
     return f"after {stop.segments} segments, in block {stop.block} by {to_hex(stop.tx)[:14]}…"
 
 
-def _task_problems(proof: Proof, chain: ArenaClient) -> list[str]:
-    spec = proof.spec
-    assert spec.task is not None
-    terms = chain.arena.task_config(spec.task.task_id).work
-    promised = {
-        "program": (spec.program_digest, terms.program_digest),
-        "training data": (spec.dataset_root, terms.train_root),
-        "number of steps": (spec.steps, terms.steps),
-        "segment length": (spec.segment_length, terms.segment_length),
-    }
-    problems = [f"spec: {name} is not the task's" for name, (mine, theirs) in promised.items() if mine != theirs]
-    machine = MachineClass.from_json(spec.machine, where="spec.machine")
-    if terms.classes_root not in (ANY_CLASS, merkle_root([machine.digest])):
-        problems.append("spec: the machine class is not one the task accepts")
-    return problems
+def _check_allowed(proof: Proof, task_id: int, chain: ArenaClient, verdict: Verdict, store: BlobStore | None) -> None:
+    def described() -> TaskDescription:
+        if store is None:
+            raise CannotRun("no store was named; give --store")
+        return describe(chain, task_id, store)
+
+    found = objections(proof.spec, chain.arena.task_config(task_id).work, described)
+    for problem in found.forbidden:
+        verdict.reject(ExitCode.MALFORMED, f"spec: {problem}")
+    verdict.undecided.extend(f"spec: {reason}" for reason in found.unknown)
 
 
 def _claim_problem(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> str | None:

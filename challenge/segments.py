@@ -70,6 +70,7 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
     too. Returns the initial state's tensors, as the program builds them here, or None if it cannot. Raises
     :class:`ProofError` if the spec cannot be run, :class:`CannotRun` if this machine cannot run it.
     """
+    verdict.tier = Tier.EXACT if proof.spec.exact else Tier.BITS
     sample, worth = _sample(policy, proof.segment_count)
     spans = _spans(folder, proof, sample)
     watcher.planned(sum(span.last - span.first + 1 for span in spans))
@@ -150,7 +151,8 @@ def _judge(proof: Proof, results: Sequence[ReplayedSpan], verdict: Verdict) -> l
             matched.add(segment.index)
         span = range(result.span.first, result.span.last + 1)
         unmatched = [segment for segment in verdict.segments if segment in span and segment not in matched]
-        if problem and unmatched and proof.spec.segment_length == 1 and _differences(proof, result):
+        single = proof.spec.segment_length == 1 and not proof.spec.exact
+        if problem and unmatched and single and _differences(proof, result):
             left.extend(unmatched)
         elif problem:
             judge_difference(proof, result, problem, where, verdict)
@@ -202,8 +204,9 @@ def _mismatch(proof: Proof, result: ReplayedSegment) -> str | None:
 
 
 def _differences(proof: Proof, result: ReplayedSpan) -> list[str]:
-    """How the machine that replayed a span differs from the spec's class (here / spec)."""
-    return result.machine.differences(MachineClass.from_json(proof.spec.machine, where="spec.machine"))
+    """How the machine that replayed a span differs from the spec's class (here / spec), as far as it decides bits."""
+    promised = MachineClass.from_json(proof.spec.machine, where="spec.machine")
+    return result.machine.differences(promised, exact=proof.spec.exact)
 
 
 def judge_difference(proof: Proof, result: ReplayedSpan, problem: str, segment: int | None, verdict: Verdict) -> None:
@@ -212,9 +215,10 @@ def judge_difference(proof: Proof, result: ReplayedSpan, problem: str, segment: 
     if not differences:
         verdict.reject(ExitCode.REPLAY_MISMATCH, problem, segment)
         return
+    here = f"{problem}, but this machine is of another class (here / spec): {'; '.join(differences)}"
+    if proof.spec.exact:
+        verdict.undecided.append(f"{here}; exact numerics are decided by a CPU and that release of torch")
+        return
     length = proof.spec.segment_length
     single = "" if length == 1 else f", and segments of {length} steps cannot be compared within a tolerance"
-    verdict.undecided.append(
-        f"{problem}, but this machine is of another class (here / spec): {'; '.join(differences)}{single}; "
-        "replay on a machine of the spec's class"
-    )
+    verdict.undecided.append(f"{here}{single}; replay on a machine of the spec's class")

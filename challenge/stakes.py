@@ -47,8 +47,8 @@ def say_charged(session: Session, task: int, charge: Charge) -> None:
     named = f", named segments {', '.join(map(str, charge.named))}" if charge.named else ""
     say(f"{'charge':<14}{charge.ground.name.lower()} of round {charge.round}{named}")
     say(
-        f"{'at stake':<14}your bond of {token_amount(court.bond)}: if the case is rejected, at most "
-        f"{token_amount(most)} of it goes to the trainer and the rest burns; if you do not go on in time, all burns"
+        f"{'at stake':<14}your bond of {token_amount(court.bond)}: if the case is rejected or inconclusive, at most "
+        f"{token_amount(most)} of it goes to the trainer; if rejected, the rest burns; if you do not go on in time, all"
     )
     say_stakes(session, task, charge.trainer, "if the case is upheld,")
 

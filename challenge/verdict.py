@@ -16,9 +16,11 @@ class Outcome(Enum):
 
 
 class Tier(Enum):
-    """How segments were compared: by equal bits, or within a tolerance measured on a machine of another class."""
+    """How segments were compared: by equal bits on one class of machine, by equal bits on any (exact numerics), or
+    within a tolerance measured on a machine of another class."""
 
     BITS = "T0"
+    EXACT = "T1"
     TOLERANCE = "T2"
 
 

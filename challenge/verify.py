@@ -25,6 +25,7 @@ from pol.encoding import to_hex
 from pol.errors import ProofError, SpecError
 from pol.proof import Proof
 from pol.state import Tensors, model_tensors
+from pol.store import BlobStore
 from watermark import Evidence, detect
 from watermark.detect import Court
 from watermark.ownership import Owner, Party, compare
@@ -37,12 +38,13 @@ def verify(
     claims: Sequence[TiedClaim] = (),
     chain: ArenaClient | None = None,
     watcher: Watcher | None = None,
+    store: BlobStore | None = None,
 ) -> Verdict:
     """Verify the proof in ``folder`` and the branch to the submitted model.
 
     ``claims`` are watermark claims to test the model against, the trainer's own or others'. ``chain`` answers for
-    registrations, anchors and beacons; without it they stay unchecked and the verdict says so. ``watcher`` hears how
-    the replay goes on.
+    registrations, anchors, beacons and the task's terms; without it they stay unchecked and the verdict says so.
+    ``watcher`` hears how the replay goes on. ``store`` serves the task's description, where its terms bind lists.
 
     Raises :class:`CannotRun` when the check could not be made here, :class:`ProofError` if a claim is unsound. A
     malformed proof is a verdict, not an exception.
@@ -69,7 +71,7 @@ def verify(
             f"early stop: {proof.segment_count} of {proof.spec.segments} promised segments were trained"
         )
     try:
-        _check_times(proof, chain, verdict)
+        _check_times(proof, chain, verdict, store)
         if verdict.findings:  # not the registered run, or not the task's: nothing here may depend on running it
             return verdict
         initial = replay_sample(folder, proof, policy, verdict, watcher or Watcher())
@@ -118,7 +120,7 @@ def foreign_claims(proof: Proof, claims: Sequence[TiedClaim]) -> list[TiedClaim]
     return [tied for tied in claims if tied.spec.trainer != proof.spec.trainer]
 
 
-def _check_times(proof: Proof, chain: ArenaClient | None, verdict: Verdict) -> None:
+def _check_times(proof: Proof, chain: ArenaClient | None, verdict: Verdict, store: BlobStore | None) -> None:
     if proof.spec.task is None:
         verdict.limits.append(
             "recorded without a chain: order and initial state could have been ground, times are unproven"
@@ -128,7 +130,7 @@ def _check_times(proof: Proof, chain: ArenaClient | None, verdict: Verdict) -> N
             "anchors not checked: no chain was asked, so the seed could have been ground and the times are unproven"
         )
     else:
-        check_run_on_chain(proof, chain, verdict)
+        check_run_on_chain(proof, chain, verdict, store)
 
 
 def _check_signature(proof: Proof, verdict: Verdict) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from chain.anchoring import RunAnchorer
+from chain.errors import ChainError
+from chain.types import Bond
 from challenge.arena.beacons import WaitOption, latched
-from challenge.arena.runfolder import TRAINING_DATA, RunFolder
+from challenge.arena.runfolder import RunFolder
 from challenge.arena.session import NotYet, Session, TaskArgument, command
-from challenge.arena.task import StoreOption, describe
-from pol.errors import CannotRun, SpecError
+from challenge.arena.task import StoreOption
+from pol.errors import CannotRun
 from pol.proof import SeedSource
-from pol.spec import TaskRef, TrainingSpec, WatermarkPromise
 from pol.store import open_store
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the run is kept on this machine.")]
@@ -27,6 +27,7 @@ def add_to(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Promise a run, and train it.")
     command(group, "register")(register)
     command(group, "train")(train)
+    command(group, "void")(void)
     app.add_typer(group, name="run")
 
 
@@ -39,22 +40,28 @@ def register(
         Path | None, typer.Option(help="A run.toml, to train with a config of your own instead of the task's.")
     ] = None,
     data: DataOption = None,
+    unmarked: Annotated[
+        bool, typer.Option("--unmarked", help="Register although the training is too short to bear a watermark.")
+    ] = False,
     wait: WaitOption = 60,
 ) -> dict[str, Any]:
     """Promise a run: its spec and a fresh watermark key; pay its bond, and latch the beacon that seeds it.
 
-    The key is made here and kept in FOLDER, encrypted under AIARENA_KEY_PASSPHRASE. A run whose beacon nobody latches
-    while its block's hash is in reach of the contracts is void, and its bond burns.
+    The key is made here and kept in FOLDER, encrypted under AIARENA_KEY_PASSPHRASE. A spec that the task does not allow
+    is refused, and so is a training that is too short to bear the mark. A run whose beacon nobody latches while its
+    block's hash is in reach of the contracts is void, and its bond burns.
 
     Example:
 
         arena run register 1 runs/alice --store ipfs
     """
+    from challenge.arena.promise import promised_run, registrable_base
+    from challenge.task import describe
+
     if (folder / "run.json").is_file():
         kept = open_run(session, folder)
     else:
-        plain = TrainingSpec.load(spec, data=data) if spec else _asked_for(session, task, folder, store, data)
-        kept = _promise(session, task, plain, folder)
+        kept = promised_run(session, task, folder, store, spec, data, unmarked=unmarked)
     if kept.task != task:
         raise CannotRun(f"{folder} holds a run of task {kept.task}: use a new folder for task {task}")
     arena, promise = session.client.arena, kept.spec.watermark
@@ -65,8 +72,9 @@ def register(
         found = (number for number, run in mine.items() if (run.spec_digest, run.key_root) == promised)
         number = next(found, None)
         if number is None:
-            bond = arena.task_config(task).pay.run_bond
-            number = arena.register_run(task, kept.spec.digest, promise.key_root, bond)
+            described, bond = describe(session.client, task, open_store(store)), arena.task_config(task).pay.run_bond
+            base = registrable_base(session, task, kept.spec, described)
+            number = arena.register_run(task, kept.spec.digest, promise.key_root, bond, base)
         kept = kept.knowing(run=number)
     seed = kept.seed or _seed(session, kept.number, wait)
     kept.knowing(seed=seed)
@@ -78,10 +86,36 @@ def register(
     }
 
 
-def train(session: Session, folder: FolderArgument, data: DataOption = None) -> dict[str, Any]:
+def void(
+    session: Session, number: Annotated[int, typer.Argument(metavar="RUN", min=1, help="The run's number.")]
+) -> dict[str, Any]:
+    """Burn the bond of a run that came to nothing, whoever's it is: its beacon expired, or nothing of it stands.
+
+    Example:
+
+        arena run void 3
+    """
+    arena = session.client.arena
+    held = arena.run(number)
+    if held.bond is Bond.RETURNED:
+        raise ChainError(f"the bond of run {number} went back to its trainer: there is nothing to burn")
+    if held.bond is Bond.HELD:
+        arena.void_run(number)
+    return {"run": number, "task": held.task_id, "trainer": held.trainer, "bond": arena.run(number).bond.name.lower()}
+
+
+def train(
+    session: Session,
+    folder: FolderArgument,
+    data: DataOption = None,
+    stop_after: Annotated[
+        int | None, typer.Option(min=1, help="End the run early, at the first segment's end after so many steps.")
+    ] = None,
+) -> dict[str, Any]:
     """Train a registered run as its program does, recorded and anchored as it goes. Goes on where it was interrupted.
 
-    A loop of your own does the same with `pol.Recorder` and `chain.RunAnchorer`.
+    A run that ends early is declared so on chain, for good. A loop of your own does the same with `pol.Recorder` and
+    `chain.RunAnchorer`.
 
     Example:
 
@@ -104,6 +138,8 @@ def train(session: Session, folder: FolderArgument, data: DataOption = None) -> 
             recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
             for batch in recorder.batches(samples):
                 recorder.step(recorder.program.train_step(state, batch))
+                if stop_after is not None and recorder.state.step >= stop_after:
+                    recorder.stop()
     anchored = session.client.arena.run(kept.number).anchored
     return {"run": kept.number, "proof": str(kept.proof), "anchored": anchored}
 
@@ -118,65 +154,6 @@ def open_run(session: Session, folder: Path) -> RunFolder:
     if (place.chain_id, place.arena) != (deployment.chain_id, bytes.fromhex(deployment.arena[2:])):
         raise CannotRun(f"{folder}: this run is of the arena 0x{place.arena.hex()} on chain {place.chain_id}")
     return kept
-
-
-def _asked_for(session: Session, task: int, folder: Path, store: str, data: Path | None) -> TrainingSpec:
-    """The spec that the task's description asks for, on this machine; its data set is fetched if it is not built in."""
-    from pol.data import BUILT_IN
-
-    blobs = open_store(store)
-    wanted, work = describe(session, task, blobs), session.client.arena.task_config(task).work
-    if data is None and wanted.train_name not in BUILT_IN:
-        folder.mkdir(parents=True, exist_ok=True)
-        data = folder / TRAINING_DATA
-        blobs.get_file(wanted.train_cid, data)
-    values = {
-        "program": wanted.program, "dataset": wanted.train_name, "batch_size": wanted.batch_size,
-        "steps": work.steps, "segment_length": work.segment_length, "config": wanted.config,
-    }  # fmt: skip
-    return TrainingSpec.from_values(values, where=f"task {task}", data=data)
-
-
-def _promise(session: Session, task: int, plain: TrainingSpec, folder: Path) -> RunFolder:
-    """The spec ``plain`` for this task, trainer and key, in a new folder."""
-    from pol.program import load_program
-    from watermark import WatermarkKey, suggested_parameters
-
-    _require_terms(session, task, plain)
-    program = load_program(plain.program, plain.program_digest, trusted=frozenset({plain.program_digest}))
-    parameters = suggested_parameters(program.build(plain.config, bytes(32)).model.state_dict())
-    kept = RunFolder(path=folder, task=task, spec=plain)
-    if kept.key.is_file():
-        key = WatermarkKey.load(kept.key)
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        key = WatermarkKey.generate(parameters.leaf_count)
-        key.save(kept.key)
-    deployment = session.client.deployment
-    place = TaskRef(chain_id=deployment.chain_id, arena=bytes.fromhex(deployment.arena[2:]), task_id=task)
-    whole = replace(
-        plain,
-        trainer=bytes.fromhex(session.me[2:]),
-        task=place,
-        watermark=WatermarkPromise(key_root=key.root, parameters=parameters.to_json()),
-    )
-    kept = replace(kept, spec=whole)
-    kept.save()
-    return kept
-
-
-def _require_terms(session: Session, task: int, spec: TrainingSpec) -> None:
-    """Insist that the task accepts such a spec, before a bond is paid for it."""
-    work = session.client.arena.task_config(task).work
-    pairs = {
-        "program": (spec.program_digest, work.program_digest),
-        "data set": (spec.dataset_root, work.train_root if any(work.train_root) else spec.dataset_root),
-        "steps": (spec.steps, work.steps),
-        "segment_length": (spec.segment_length, work.segment_length),
-    }
-    for name, (mine, wanted) in pairs.items():
-        if mine != wanted:
-            raise SpecError(f"the spec's {name} is not the one of task {task}: change the spec, or find another task")
 
 
 def _seed(session: Session, run: int, wait: float) -> SeedSource:

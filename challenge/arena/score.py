@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from chain.commitments import scores_commitment
-from chain.errors import ChainError, ContractReverted
+from chain.commitments import MAX_SCORE, scores_commitment
+from chain.errors import ChainError, ContractReverted, Overtaken
 from chain.types import Role
 from challenge.arena.session import Session, TaskArgument, TrustOption, command
-from challenge.arena.task import StoreOption, describe
+from challenge.arena.task import StoreOption
 from challenge.console import say
 from pol.errors import PolError, Unreachable
 from pol.store import BlobStore, open_store
@@ -30,6 +30,8 @@ RoundOption = Annotated[
 def _row(text: str | None) -> str | None:
     if text is not None and not re.fullmatch(r"\d{1,5}(,\d{1,5}){0,511}", text):
         raise typer.BadParameter(f"{text[:40]!r}: give basis points such as 9100,0,8000")
+    if text is not None and max(map(int, text.split(","))) > MAX_SCORE:
+        raise typer.BadParameter(f"{text[:40]!r}: give basis points, each at most {MAX_SCORE}")
     return text
 
 
@@ -69,6 +71,9 @@ def commit(
             if scores is not None
             else _scores(session, task, number, open_store(store), trusted)
         )
+        trainers = session.client.vault.totals(task, Role.TRAINER)[1]
+        if len(row) != trainers:  # or it could never be shown
+            raise ChainError(f"{len(row)} scores for {trainers} trainers: give one a staked trainer, in staking order")
         content = {"scoring": scoring.address, "task": task, "round": number, "scores": row}
         scoring.commit_scores(task, number, row, session.promises.salt(SCORES, content))
     row, _ = _promised(session, task, number)
@@ -117,7 +122,7 @@ def _settle(session: Session, task: int, round_: int, chunk: int) -> None:
         try:
             scoring.settle_round(task, round_, chunk=chunk)
         except ContractReverted as error:
-            if error.name != "Done":
+            if error.name != "Done" and not isinstance(error, Overtaken):
                 raise
 
 
@@ -152,8 +157,9 @@ def _promised(session: Session, task: int, round_: int) -> tuple[list[int], byte
 def _scores(session: Session, task: int, round_: int, blobs: BlobStore, trusted: frozenset[bytes]) -> list[int]:
     """Basis points in the order of the staked trainers; 0 where no submission stands or none can be had."""
     from challenge.scoring import score_model
+    from challenge.task import describe
 
-    client, described = session.client, describe(session, task, blobs)
+    client, described = session.client, describe(session.client, task, blobs)
     work, dataset = client.arena.task_config(task).work, _dataset(session, task, round_, described, blobs)
     row = []
     for trainer, order in zip(

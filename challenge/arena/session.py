@@ -20,12 +20,13 @@ from web3 import Web3
 from chain.client import ArenaClient
 from chain.contract import Connection
 from chain.deployment import Deployment, find_deployment
-from chain.errors import ChainError, ContractReverted
+from chain.errors import BadKey, ChainError, ContractReverted, Overtaken
 from chain.journal import Journal, open_journal
 from chain.networks import Network, open_network
 from chain.quote import Quote
 from chain.reverts import refusals
 from chain.signers import Signer, find_signer
+from challenge.arena.amounts import address
 from challenge.console import print_failure, say
 from challenge.verdict import ExitCode
 from pol.errors import PolError, Unreachable
@@ -50,7 +51,10 @@ AccountOption = Annotated[
     ),
 ]
 ArenaOption = Annotated[
-    str | None, typer.Option("--arena", envvar="ARENA_ADDRESS", help="The Arena's address, if not deployed from here.")
+    str | None,
+    typer.Option(
+        "--arena", envvar="ARENA_ADDRESS", parser=address, help="The Arena's address, if not deployed from here."
+    ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes", help="Send without asking.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
@@ -266,6 +270,8 @@ def _failing(as_json: bool, verbose: bool) -> Iterator[None]:
 def _comes_later(error: Exception) -> bool:
     if not isinstance(error, ContractReverted):
         return isinstance(error, Unreachable | NotYet)
+    if isinstance(error, Overtaken):
+        return True
     if error.name == "WrongPhase":
         return bool(error.args_by_name["have"] < error.args_by_name["need"])  # type: ignore[operator]
     return error.name in ("TooEarly", "BeaconNotReady", "CasePending")
@@ -291,4 +297,9 @@ def _ether(wei: int) -> str:
 
 def _password() -> str:
     known = os.environ.get("ARENA_PASSWORD")
-    return known if known is not None else str(typer.prompt("password of the keystore", hide_input=True, err=True))
+    if known is not None:
+        return known
+    try:
+        return str(typer.prompt("password of the keystore", hide_input=True, err=True))
+    except typer.Abort as error:
+        raise BadKey("nobody gave the keystore's password: type it, or put it into ARENA_PASSWORD") from error

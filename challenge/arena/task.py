@@ -1,7 +1,8 @@
-"""``arena task create`` and ``arena task final``: publishing a task, and opening its hidden data set."""
+"""``arena task create``, ``final`` and ``burn``: a task from its publication to its absent creator's deposit."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,10 @@ from chain.errors import ChainError
 from chain.terms import NO_DIGEST, TaskConfig, Work
 from challenge.arena.session import Session, TaskArgument, command, token_amount
 from challenge.arena.terms import TaskFile, read_task_file
+from challenge.bounds import Bounds, bounds_digest, check_bounds, outside
 from challenge.task import TaskDescription
-from pol.errors import SpecError
+from pol.encoding import float_text
+from pol.errors import ProofError, SpecError
 from pol.merkle import merkle_root
 from pol.store import BlobStore, open_store
 
@@ -28,9 +31,10 @@ FINAL_SET = "final-set"
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this file."""
-    group = typer.Typer(no_args_is_help=True, help="Publish a task; open its final data set.")
+    group = typer.Typer(no_args_is_help=True, help="Publish a task, and end it.")
     command(group, "create")(create)
     command(group, "final")(final)
+    command(group, "burn")(burn)
     app.add_typer(group, name="task")
 
 
@@ -50,8 +54,9 @@ def create(
     """
     wanted = read_task_file(file)
     blobs = open_store(store)
-    metadata = blobs.put(_description(wanted, blobs).to_bytes())
-    config = _terms(session, wanted, metadata)
+    described = _description(wanted, blobs)
+    metadata = blobs.put(described.to_bytes())
+    config = _terms(session, wanted, described, metadata)
     task = _published(session, config) or session.client.arena.create_task(config, metadata)
     return {
         "task": task,
@@ -89,6 +94,21 @@ def final(
     return {"task": task, "final_root": "0x" + scoring.final_set_root(task).hex()}
 
 
+def burn(session: Session, task: TaskArgument) -> dict[str, Any]:
+    """Burn the deposit of a creator who did not open the final data set, once the task is closed. Anyone may.
+
+    Example:
+
+        arena task burn 1
+    """
+    escrow = session.client.escrow
+    burned = escrow.events("DepositBurned", taskId=task)
+    amount = int(burned[0].args["amount"]) if burned else escrow.budget_of(task).deposit
+    if not burned:
+        escrow.burn_deposit(task)
+    return {"task": task, "burned": token_amount(amount)}
+
+
 def open_dataset(name: str) -> Dataset:
     """The data set in the file ``name``, or the built-in one of that name."""
     from pol.data import Dataset, built_in
@@ -96,33 +116,75 @@ def open_dataset(name: str) -> Dataset:
     return Dataset.open(Path(name)) if Path(name).is_file() else built_in(name)
 
 
-def describe(session: Session, task: int, blobs: BlobStore) -> TaskDescription:
-    """The task's description, fetched by the CID in the event that published it."""
-    (event,) = session.client.arena.events("TaskCreated", taskId=task)
-    return TaskDescription.from_bytes(blobs.get(str(event.args["metadataCid"])))
-
-
 def _description(wanted: TaskFile, blobs: BlobStore) -> TaskDescription:
+    from challenge.allowed import base_of
     from pol.program import config_from
 
+    config, bases, bounds = config_from(wanted.config), _bases(wanted.bases), _bounds(wanted.bounds)
+    if bounds is not None and (wrong := outside(config, bounds)):
+        raise SpecError(f"the task's own config is out of its bounds: {wrong[0]}")
+    if base_of(config) not in (bases or (NO_DIGEST,)):
+        raise SpecError("bases: what the task's own config starts from is not in the list")
     return TaskDescription(
         program=wanted.program,
-        config=config_from(wanted.config),
+        config=config,
         batch_size=wanted.batch_size,
         train_name=wanted.train,
         train_cid=blobs.put(open_dataset(wanted.train).to_bytes()),
         evaluation_cid=blobs.put(open_dataset(wanted.evaluation).to_bytes()),
+        machines=_machines(wanted),
+        bases=bases,
+        bounds=bounds,
     )
 
 
-def _terms(session: Session, wanted: TaskFile, metadata: str) -> TaskConfig:
+def _machines(wanted: TaskFile) -> tuple[bytes, ...]:
     from pol.machine import this_machine
-    from pol.program import program_digest
 
     here = this_machine(threads=wanted.threads).digest
-    classes = [here if name == "this" else bytes.fromhex(name[2:]) for name in wanted.machines]
+    classes = tuple(here if name == "this" else bytes.fromhex(name[2:]) for name in wanted.machines)
     if len(set(classes)) != len(classes):
         raise SpecError("machines: the same class is named twice")
+    return classes
+
+
+def _bases(names: tuple[str, ...]) -> tuple[bytes, ...]:
+    """The digests of base models; those named by their folder here are read."""
+    from pol.programs.base_model import pins
+
+    def digest_of(name: str) -> bytes:
+        if name == "seed":
+            return NO_DIGEST
+        text = name if re.fullmatch(r"0x[0-9a-f]{64}", name) else str(pins(name)["base_digest"])
+        return bytes.fromhex(text[2:])
+
+    bases = tuple(map(digest_of, names))
+    if len(set(bases)) != len(bases):
+        raise SpecError("bases: the same model is named twice")
+    return bases
+
+
+def _bounds(values: dict[str, Any]) -> Bounds | None:
+    """The bounds that the file says, with its floats as hashed bytes hold them; ``None`` for none."""
+    if not values:
+        return None
+    try:
+        return check_bounds(_hashable(values), where="bounds")
+    except ProofError as error:
+        raise SpecError(str(error)) from error
+
+
+def _hashable(value: Any) -> Any:
+    if isinstance(value, float):
+        return float_text(value)
+    if isinstance(value, dict):
+        return {name: _hashable(part) for name, part in value.items()}
+    return [_hashable(part) for part in value] if isinstance(value, list) else value
+
+
+def _terms(session: Session, wanted: TaskFile, described: TaskDescription, metadata: str) -> TaskConfig:
+    from pol.program import program_digest
+
     final_root = open_dataset(wanted.final).root
     # The same file again is the same task: its salt is the one that was made the first time.
     salt = session.promises.salt(
@@ -133,7 +195,10 @@ def _terms(session: Session, wanted: TaskFile, metadata: str) -> TaskConfig:
         train_root=open_dataset(wanted.train).root,
         eval_root=open_dataset(wanted.evaluation).root,
         final_set_commitment=final_set_commitment(final_root, salt),
-        classes_root=merkle_root(classes) if classes else NO_DIGEST,
+        bases_root=merkle_root(described.bases) if described.bases else NO_DIGEST,
+        classes_root=merkle_root(described.machines) if described.machines else NO_DIGEST,
+        config_bounds=NO_DIGEST if described.bounds is None else bounds_digest(described.bounds),
+        step_verifier=wanted.step_verifier,
         numerics=wanted.numerics,
         steps=wanted.steps,
         segment_length=wanted.segment_length,

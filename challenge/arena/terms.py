@@ -1,4 +1,4 @@
-"""A task as its creator writes it down: a TOML file with the terms, the program and the names of the data sets."""
+"""TOML files that people write: a task with its terms, its program and the names of its data sets; a fund's terms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from chain.terms import Aggregator, Clock, Court, Numerics, Pay
+from chain.accounts import parse_address
+from chain.emission import Fund
+from chain.terms import NO_ADDRESS, Aggregator, Clock, Court, Numerics, Pay
 from chain.types import tokens
 from challenge.arena.amounts import seconds
 from pol.errors import CannotRun, SpecError
@@ -22,7 +24,10 @@ Reader = Callable[[Any], Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFile:
     """What the file says. ``train``, ``evaluation`` and ``final`` are files of data sets, or names of built-in ones;
-    ``machines`` are the accepted machine classes, ``this`` (the one that reads it) or digests in hex."""
+    ``machines`` are the accepted machine classes, ``this`` (the one that reads it) or digests in hex; ``bases`` the
+    accepted base models, digests in hex, folders of base models here, or ``seed`` for runs that start from their seed;
+    ``bounds`` what configs are allowed, as TOML says it (:mod:`challenge.bounds`). Both are empty where there are none.
+    ``step_verifier`` is the address of the contract that decides disputes over single segments."""
 
     program: str
     config: dict[str, Any]
@@ -34,6 +39,9 @@ class TaskFile:
     final: str
     numerics: Numerics
     machines: tuple[str, ...]
+    bases: tuple[str, ...]
+    bounds: dict[str, Any]
+    step_verifier: str
     threads: int
     clock: Clock
     pay: Pay
@@ -43,17 +51,30 @@ class TaskFile:
 def read_task_file(path: Path) -> TaskFile:
     """The task in ``path``; raises :class:`SpecError` naming the field, or :class:`CannotRun`.
 
-    Every field is given. Amounts are texts in whole tokens ("200", "0.5"), ``q``, ``alpha_trainer``,
-    ``alpha_validator`` and ``lambda`` decimal numbers as texts, lengths of time seconds or texts such as "24h",
-    ``start`` a time with its zone or seconds since 1970. What each means: chain/contracts/src/interfaces/ITasks.sol.
+    Every field but ``bases``, ``bounds`` and ``step_verifier`` is given. Amounts are texts in whole tokens ("200",
+    "0.5"), ``q``, ``alpha_trainer``, ``alpha_validator`` and ``lambda`` decimal numbers as texts, lengths of time
+    seconds or texts such as "24h", ``start`` a time with its zone or seconds since 1970. What each means:
+    chain/contracts/src/interfaces/ITasks.sol.
     """
+    return TaskFile(**_read({**_OPTIONAL, **_values(path)}, _TASK, str(path)))
+
+
+def read_fund_file(path: Path) -> Fund:
+    """The terms of a fund of daily emission in ``path``; raises as :func:`read_task_file`.
+
+    Every field of :class:`chain.emission.Fund` is given: amounts, ``decay`` and ``beta`` as decimal texts, ``epoch`` a
+    time with its zone or seconds since 1970, ``period`` days.
+    """
+    return Fund(**_read(_values(path), _FUND, str(path)))
+
+
+def _values(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CannotRun(f"{path}: cannot be read ({error.strerror}); give the path of a task's TOML file") from error
+        raise CannotRun(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from error
     except ValueError as error:
         raise SpecError(f"{path}: not TOML ({error})") from error
-    return TaskFile(**_read(values, _TASK, str(path)))
 
 
 def _read(values: Any, readers: Mapping[str, Reader], where: str) -> dict[str, Any]:
@@ -119,12 +140,24 @@ def _table(value: Any) -> dict[str, Any]:
     return value
 
 
-def _machines(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(
-        isinstance(item, str) and re.fullmatch(r"this|0x[0-9a-f]{64}", item) for item in value
-    ):
-        raise SpecError('expected a list of "this" and digests (0x and 64 hex digits)')
-    return tuple(value)
+def _listing(pattern: str, expected: str) -> Reader:
+    def read(value: Any) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise SpecError(f"expected a list of {expected}")
+        if odd := [item for item in value if not re.fullmatch(pattern, item)]:
+            raise SpecError(f"expected a list of {expected}, found {odd[0][:80]!r}")
+        if len(set(value)) < len(value):
+            raise SpecError("something is in the list twice")
+        return tuple(value)
+
+    return read
+
+
+def _address(value: Any) -> str:
+    try:
+        return str(parse_address(_text(value)))
+    except ValueError as error:
+        raise SpecError("expected an address, with capitals that check") from error
 
 
 def _one_of(kinds: type[Aggregator] | type[Numerics]) -> Reader:
@@ -154,6 +187,14 @@ _COURT = {
 }  # fmt: skip
 _TASK = {
     "program": _text, "config": _table, "batch_size": _count, "steps": _count, "segment_length": _count,
-    "train": _text, "evaluation": _text, "final": _text, "numerics": _one_of(Numerics), "machines": _machines,
+    "train": _text, "evaluation": _text, "final": _text, "numerics": _one_of(Numerics),
+    "machines": _listing(r"this|0x[0-9a-f]{64}", '"this" and digests (0x and 64 hex digits)'),
+    "bases": _listing(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", '"seed", digests (0x and 64 hex digits) and folders'),
+    "bounds": _table, "step_verifier": _address,
     "threads": _count, "clock": _section(Clock, _CLOCK), "pay": _section(Pay, _PAY), "court": _section(Court, _COURT),
+}  # fmt: skip
+_OPTIONAL: Mapping[str, Any] = {"bases": [], "bounds": {}, "step_verifier": NO_ADDRESS}
+_FUND = {
+    "first_amount": _decimal, "epoch": _start, "decay": _decimal, "period": _count, "beta": _decimal,
+    "least_stake": _decimal, "least_deposit": _decimal,
 }  # fmt: skip

@@ -43,6 +43,8 @@ def up(
 
         arena up & arena deploy --account dev:0 --purse 1000 --yes
     """
+    if not state.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {state.parent} to keep the chain in", param_hint="--state")
     with failing(False, verbose), Anvil(state, accounts=DEV_ACCOUNTS, port=port, block_time_s=block_time) as node:
         say(f"{'node':<14}{node.url}, chain {node.web3.eth.chain_id}, block {node.block()}, kept in {state}")
         for index in range(3):

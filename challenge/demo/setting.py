@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,9 +85,10 @@ def prepare(runs: Path, say: Callable[[str], None], chain: DevChain) -> Setting:
         train_name="digits/train",
         train_cid=store.put(train.to_bytes()),
         evaluation_cid=store.put(evaluation.to_bytes()),
+        machines=(this_machine(threads=THREADS).digest,),
     )
     salt = new_salt()
-    terms = _terms(chain.now() + HOUR, train, evaluation, final, salt)
+    terms = _terms(chain.now() + HOUR, task.machines, train, evaluation, final, salt)
     task_id = clients[CREATOR].arena.create_task(terms, store.put(task.to_bytes()))
     return Setting(
         chain=chain, store=store, clients=clients, task_id=task_id, task=task, terms=terms,
@@ -105,8 +106,9 @@ def stake_everyone(setting: Setting) -> None:
         setting.clients[name].vault.delegate(setting.task_id, setting.address(operator), amount)
 
 
-def _terms(start: int, train: Dataset, evaluation: Dataset, final: Dataset, salt: bytes) -> TaskConfig:
-    classes_root = merkle_root([this_machine(threads=THREADS).digest])
+def _terms(
+    start: int, machines: Sequence[bytes], train: Dataset, evaluation: Dataset, final: Dataset, salt: bytes
+) -> TaskConfig:
     return TaskConfig(
         clock=Clock(start=start, round_length=24 * HOUR, window=2 * HOUR, challenge_length=48 * HOUR, rounds=ROUNDS),
         work=Work(
@@ -114,7 +116,7 @@ def _terms(start: int, train: Dataset, evaluation: Dataset, final: Dataset, salt
             train_root=train.root,
             eval_root=evaluation.root,
             final_set_commitment=final_set_commitment(final.root, salt),
-            classes_root=classes_root,
+            classes_root=merkle_root(machines),
             numerics=Numerics.MACHINE,
             steps=STEPS,
             segment_length=SEGMENT_LENGTH,

@@ -8,10 +8,13 @@ from pathlib import Path
 from chain.anchoring import RunAnchorer
 from chain.client import ArenaClient
 from chain.eip712 import typed_data
+from chain.terms import Numerics
 from chain.types import tokens
 from challenge.signing import manifest_domain, manifest_message
 from pol import Proof, Recorder, SeedSource, TrainingSpec
 from pol.data import Samples
+from pol.machine import this_machine
+from pol.merkle import merkle_root
 from pol.program import program_digest
 from pol.spec import TaskRef, WatermarkPromise
 from tests.chain.play import World
@@ -37,6 +40,8 @@ class Ring:
             train_root=samples.root,
             steps=STEPS,
             segment_length=SEGMENT_LENGTH,
+            numerics=Numerics.MACHINE,
+            classes_root=merkle_root([this_machine(threads=1).digest]),
             round_length=100_000,  # still open when later tasks have moved the chain's clock
         )
         self.alice, self.mallory = (self.task.trainer(index, tokens(1_000)) for index in (1, 2))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from chain.commitments import run_beacon
 from challenge.segments import Policy
 from challenge.verdict import ExitCode
 from pol import Proof, SeedSource
@@ -54,7 +55,8 @@ def test_a_hash_that_was_known_before_is_no_beacon(ring: Ring, alices_run: Path,
     folder = copied(alices_run, tmp_path / "proof")
     proof, chain = Proof.read(folder), ring.world.chain.web3.eth
     for block in (proof.seed_source.block - 2, proof.seed_source.block + 1):
-        known = SeedSource(kind="beacon", value=bytes(chain.get_block(block)["hash"]), block=block)
+        value = run_beacon(bytes(chain.get_block(block)["hash"]), ring.run_of(ring.alice))
+        known = SeedSource(kind="beacon", value=value, block=block)
         assert known.seed(proof.spec) != proof.seed
         sign(folder, ring.alice, seed_source=known)
         verdict = judged(folder, chain=ring.world.reader)

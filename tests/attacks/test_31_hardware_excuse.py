@@ -18,12 +18,14 @@ import pytest
 
 from challenge.onchain import check_run_on_chain
 from challenge.segments import Policy
+from challenge.task import TaskDescription
 from challenge.verdict import ExitCode, Outcome, Verdict
 from pol import Proof, TrainingSpec
 from pol.data import Dataset
 from pol.errors import RecordingError
 from pol.machine import MachineClass, this_machine
 from pol.merkle import merkle_root
+from pol.store import LocalStore
 from tests.attacks.forging import copied, trained_states, write_forgery
 from tests.attacks.judging import judged, rejected
 from tests.attacks.ring import Ring
@@ -31,6 +33,11 @@ from tests.runs import record, small_spec
 
 EXOTIC = {"processor": "an abacus", "capability": "ten fingers"}
 LENGTH = 2
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
 
 
 def spec_of(dataset: Dataset, **machine: object) -> TrainingSpec:
@@ -103,19 +110,44 @@ def test_no_class_is_no_excuse_at_all(honest_run: Path, tmp_path: Path, machine:
 
 
 def test_a_class_that_the_task_does_not_list_is_malformed(
-    ring: Ring, alices_run: Path, monkeypatch: pytest.MonkeyPatch
+    ring: Ring, alices_run: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task of the honest run takes any class; had it listed one, the run would be of that class or of no task."""
-    here = MachineClass.from_json(Proof.read(alices_run).spec.machine, where="test")
-    arena = ring.world.reader.arena
-    terms = arena.task_config(ring.task.id)
-    for listed, code in ((here, ExitCode.VERIFIED), (replace(here, processor="an abacus"), ExitCode.MALFORMED)):
-        changed = replace(terms, work=replace(terms.work, classes_root=merkle_root([listed.digest])))
-        monkeypatch.setattr(type(arena), "task_config", lambda *_, changed=changed: changed)
+    """The task of the honest run lists its class; so may others, beside more classes. Some list another one alone."""
+    here = MachineClass.from_json(Proof.read(alices_run).spec.machine, where="test").digest
+    abacus = replace(this_machine(threads=1), processor="an abacus").digest
+    listings = {(here,): ExitCode.VERIFIED, (abacus, here): ExitCode.VERIFIED, (abacus,): ExitCode.MALFORMED}
+    for listed, code in listings.items():
+        lists(ring, listed, monkeypatch)
         verdict = Verdict()
-        check_run_on_chain(Proof.read(alices_run), ring.world.reader, verdict)
+        check_run_on_chain(Proof.read(alices_run), ring.world.reader, verdict, store)
         assert verdict.exit_code is code
         assert code is ExitCode.VERIFIED or "machine class is not one the task accepts" in verdict.findings[0].message
+
+
+def test_where_the_list_cannot_be_had_nothing_is_said(
+    ring: Ring, alices_run: Path, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a pass for who hides behind it, nor an accusation of who is on it: its creator may serve it or not."""
+    abacus = replace(this_machine(threads=1), processor="an abacus").digest
+    lists(ring, (abacus, bytes(32)), monkeypatch, shown=(abacus,))
+    for served in (None, store):
+        verdict = Verdict()
+        check_run_on_chain(Proof.read(alices_run), ring.world.reader, verdict, served)
+        assert verdict.exit_code is ExitCode.INCONCLUSIVE
+        assert ("give --store" if served is None else "not those that its terms bind") in verdict.undecided[0]
+
+
+def lists(ring: Ring, classes: tuple[bytes, ...], patch: pytest.MonkeyPatch, *, shown: tuple[bytes, ...] = ()) -> None:
+    """Have the ring's task accept ``classes``, and its description say so, or what is ``shown``."""
+    arena = ring.world.reader.arena
+    terms = type(arena).task_config(arena, ring.task.id)
+    changed = replace(terms, work=replace(terms.work, classes_root=merkle_root(classes)))
+    patch.setattr(type(arena), "task_config", lambda *_: changed)
+    described = TaskDescription(
+        program="p:q", config={}, batch_size=1, train_name="t", train_cid="c", evaluation_cid="e",
+        machines=shown or classes,
+    )  # fmt: skip
+    patch.setattr("challenge.onchain.describe", lambda *_: TaskDescription.from_bytes(described.to_bytes()))
 
 
 def test_a_recorder_promises_no_class_but_its_own(train_set: Dataset, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from chain.commitments import run_beacon
 from challenge.segments import Policy
 from challenge.verdict import ExitCode
 from pol import Proof, Recorder, SeedSource
@@ -114,7 +115,7 @@ def test_nobody_latches_a_block_that_is_not_there(job: Ring) -> None:
     chain.mine(2)
     value = arena.latch_beacon(run_id)
     block = arena.run(run_id).beacon.block
-    assert block > registered and value == bytes(chain.web3.eth.get_block(block)["hash"])
+    assert block > registered and value == run_beacon(bytes(chain.web3.eth.get_block(block)["hash"]), run_id)
     refused("BeaconAlreadyRequested", arena.latch_beacon, run_id)
 
 

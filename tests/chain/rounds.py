@@ -1,34 +1,25 @@
 """Whole tasks played at once on a chain (:class:`tests.chain.revm.Chain`) and in the reference model, and compared.
 
-Powers and exponentials have 18 decimals on chain, so two things are shown of every round:
-
-1. each weight that the contracts use is the exact one within 1e-17 of it, and a few units of the last of its 18
-   decimals (more for late ranks: every power of q is rounded down);
-2. from these weights on everything is whole numbers, and equal: consensus scores, ranks, distances, the two pools,
-   what everybody is allotted under the caps, and what delegators claim in the end.
+Equal to the wei (:mod:`tests.chain.model` says from where on) are consensus scores, ranks, distances, the two pools,
+what everybody is allotted under the caps, and what delegators claim in the end.
 
 Stakes spread over ten magnitudes, with odd wei. Unless everybody is diligent, there are delegations in any round,
 submissions that are late, hidden or missing, and rows that are never revealed. Everything is drawn from a seed, so a
 failure repeats.
 """
 
-from dataclasses import dataclass, field
-from fractions import Fraction
+from dataclasses import dataclass
 from random import Random
 
-from mpmath import mp, mpf
-
-from chain.commitments import final_set_commitment, scores_commitment, submission_commitment
-from chain.delegation import Delegations
-from chain.rewards import aggregate, distance, portions, ranking, split, weighted_median
+from chain.commitments import final_set_commitment, scores_commitment
 from chain.scoring import pack_scores
 from chain.terms import Aggregator, Numerics, PhaseTimes, RoundTimes
-from chain.types import BaseModel, Budget, ChainAnchor, Progress, Role, Run, from_abi, open_segment, to_abi
-from pol.transcript import Segment, segment_tree
+from chain.types import Budget, Progress, Role, from_abi, to_abi
+from tests.chain.madeup import MadeUpRun
+from tests.chain.model import WAD, Model, Operator
 from tests.chain.play import digest, task_config
 from tests.chain.revm import address
 
-WAD = 10**18
 LENDERS = 3
 EXPONENTS = (0, WAD // 2, WAD, 137 * WAD // 100, 2 * WAD)
 
@@ -112,44 +103,21 @@ def drawn_terms(pick, start, sizes):
     )
 
 
-@dataclass
-class Operator:
-    """A trainer or validator, and what the model knows of it. ``orders`` are its standing models, by round."""
-
-    account: str
-    own: int
-    commission_bps: int
-    run_id: int = 0
-    orders: dict[int, int] = field(default_factory=dict)
-    allotted: int = 0
-    mine: int = 0
-
-    def __post_init__(self):
-        self.lent = Delegations(self.own, Fraction(self.commission_bps, 10_000))
-
-    def stake(self, round_):
-        return self.own + self.lent.delegated(round_)
-
-    def order(self, round_):
-        return next((self.orders[past] for past in range(round_, 0, -1) if past in self.orders), None)
-
-
-class Play:
+class Play(Model):
     """One random task, played on the chain and in the model at once."""
 
     def __init__(self, chain, seed, sizes):
-        self.chain, self.pick, self.sizes = chain, Random(seed), sizes
+        self.pick, self.sizes = Random(seed), sizes
         self.start = chain.timestamp + 10 * sizes.window
-        self.config = drawn_terms(self.pick, self.start, sizes)
-        self.pay = to_abi(self.config.pay)
+        super().__init__(chain, drawn_terms(self.pick, self.start, sizes), [], [])
         self.id = chain.send(address(0), "Arena", "createTask", to_abi(self.config), "bafy-task")
         self.committed = 0
         numbers = range(1, 1 + sizes.people)
         trainers, others = numbers[: sizes.trainers], numbers[sizes.trainers :]
-        self.trainers = [self.enter(number, Role.TRAINER) for number in trainers]
-        self.validators = [self.enter(number, Role.VALIDATOR) for number in others[: sizes.validators]]
+        self.trainers += [self.enter(number, Role.TRAINER) for number in trainers]
+        self.validators += [self.enter(number, Role.VALIDATOR) for number in others[: sizes.validators]]
         self.lenders = [address(number) for number in others[sizes.validators :]]
-        self.rows = {}
+        self.rows, self.runs = {}, {}
 
     def happens(self, chance):
         return self.pick.random() < chance or self.sizes.diligent
@@ -196,47 +164,20 @@ class Play:
         for trainer in self.pick.sample(self.trainers, len(self.trainers)):
             if not self.happens(0.6):
                 continue
-            trainer.run_id = trainer.run_id or self.run(trainer)
-            model = digest(trainer.account, round_)
-            transcript = from_abi(Run, self.chain.call("Arena", "run", trainer.run_id)).transcript_digest
-            values = {"branch": 0, "model_digest": model, "model_cid": "bafy", "salt": digest("salt")}
-            commitment = submission_commitment(
-                self.chain.site("Arena"),
-                self.id,
-                trainer.account,
-                run_id=trainer.run_id,
-                round_=round_,
-                transcript_digest=transcript,
-                **values,
-            )
-            self.chain.send(trainer.account, "Arena", "commitSubmission", trainer.run_id, commitment)
+            if trainer.account not in self.runs:
+                self.runs[trainer.account] = MadeUpRun(self.chain, trainer.account, self.id)
+                self.runs[trainer.account].train()
+            self.runs[trainer.account].commit(round_)
             self.committed += 1
-            promised.append((trainer, model, self.committed))
+            promised.append((trainer, self.committed))
         return promised
-
-    def run(self, trainer):
-        """A run of one segment, anchored and marked; returns its id."""
-        keys = (digest("spec"), digest("keys"), to_abi(BaseModel()))
-        run_id = self.chain.send(trainer.account, "Arena", "registerRun", self.id, *keys)
-        self.chain.mine(3)
-        self.chain.send(trainer.account, "Arena", "latchBeacon", run_id)
-        states = {"start_digest": digest("start"), "end_digest": digest("end"), "batch_root": digest("batch")}
-        segment = Segment(index=0, start_step=0, end_step=1, **states)
-        root = segment_tree([segment]).root
-        self.chain.send(trainer.account, "Arena", "anchor", run_id, 0, 1, root)
-        opening = open_segment([segment], [ChainAnchor(0, 1, 0, root)], 0)
-        self.chain.send(trainer.account, "Arena", "anchorReference", run_id, opening.to_abi())
-        self.chain.mine(3)
-        self.chain.send(trainer.account, "Arena", "latchMark", run_id)
-        return run_id
 
     def reveal(self, round_, promised):
         self.chain.at(self.opens(round_))
-        for trainer, model, order in self.pick.sample(promised, len(promised)):
+        for trainer, order in self.pick.sample(promised, len(promised)):
             if not self.happens(0.9):
                 continue
-            shown = (self.id, round_, 0, model, "bafy", digest("salt"))
-            self.chain.send(trainer.account, "Arena", "revealSubmission", *shown)
+            self.runs[trainer.account].reveal(round_)
             trainer.orders[round_] = order
 
     def score(self, round_):
@@ -261,7 +202,7 @@ class Play:
     def settle(self, round_):
         self.chain.at(self.opens(round_) + 3 * self.sizes.window)
         logs = self.settle_in_pieces(round_)
-        expected = self.model(round_, self.counting(round_))
+        expected = self.settled(round_, self.counting(round_))
         found = [
             {log.args[who]: tuple(log.args[key] for key in keys) for log in logs if log.name == name}
             for name, who, keys in (
@@ -316,63 +257,6 @@ class Play:
         revealed = sum(stakes[account] for account in rows)
         return rows if revealed and 2 * revealed >= sum(stakes.values()) else self.rows[self.sizes.rounds]
 
-    def model(self, round_, rows):
-        """What the two kinds of event must say, from the contracts' weights; books what it allots."""
-        standing = [t for t in self.trainers if t.order(round_) is not None]
-        places = [self.trainers.index(t) for t in standing]
-        judges = [v for v in self.validators if v.account in rows]
-        if not standing or not judges:
-            self.book(self.trainers, {}), self.book(self.validators, {})
-            return {}, {}
-        seen = [[rows[v.account][place] for place in places] for v in judges]
-        stakes = [v.stake(round_) for v in judges]
-        median = self.config.pay.aggregator is Aggregator.MEDIAN
-        means = (weighted_median if median else aggregate)(seen, stakes)
-        ranks = ranking(means, [t.order(round_) for t in standing])
-        rules = self.config.round_rules(round_)
-        owns = [sum(o.own for o in side) for side in (self.trainers, self.validators)]
-        pots = split(rules.reward, rules.gamma, *owns)
-
-        weights = self.trainer_weights([t.stake(round_) for t in standing], ranks)
-        shares = dict(zip((t.account for t in standing), portions(pots[0], weights), strict=True))
-        amounts = {t.account: min(shares[t.account], self.room(t)) for t in standing}
-        gaps = [int(distance(row, means) * WAD) for row in seen]
-        rewards = portions(pots[1], self.validator_weights(stakes, gaps))
-        paid = dict(zip((v.account for v in judges), rewards, strict=True))
-        self.book(self.trainers, amounts), self.book(self.validators, paid)
-        of_trainers = {
-            t.account: (rank, int(mean * WAD), amounts[t.account])
-            for t, rank, mean in zip(standing, ranks, means, strict=True)
-        }
-        return of_trainers, {v.account: (gap, paid[v.account]) for v, gap in zip(judges, gaps, strict=True)}
-
-    def room(self, trainer):
-        cap = trainer.own * self.config.court.slash_bps // 10_000
-        return max(0, cap - trainer.allotted)
-
-    def book(self, operators, amounts):
-        for operator in operators:
-            amount = amounts.get(operator.account, 0)
-            operator.allotted += amount
-            operator.mine += operator.lent.settle(amount)
-
-    def trainer_weights(self, stakes, ranks):
-        found = self.chain.call("TaskRules", "trainerWeights", self.pay, stakes, ranks)
-        q = mpf(self.config.pay.q) / WAD
-        for weight, stake, rank in zip(found, stakes, ranks, strict=True):
-            staked = power(stake, self.config.pay.alpha_trainer)
-            exact = staked * q ** (rank - 1)
-            assert abs(weight - exact) <= 2 + exact * mpf("1e-17") + rank * staked / WAD
-        return found
-
-    def validator_weights(self, stakes, gaps):
-        found = self.chain.call("TaskRules", "validatorWeights", self.pay, stakes, gaps)
-        for weight, stake, gap in zip(found, stakes, gaps, strict=True):
-            staked = power(stake, self.config.pay.alpha_validator)
-            exact = staked * mp.exp(-mpf(self.config.pay.lambda_) * gap / WAD**2)
-            assert abs(weight - exact) <= 2 + exact * mpf("1e-17") + 2 * staked / WAD
-        return found
-
     def close(self):
         """What was allotted in all, and what everybody may claim once the task is closed."""
         self.chain.at(from_abi(PhaseTimes, self.chain.call("Arena", "phaseTimes", self.id)).closed_from)
@@ -386,8 +270,3 @@ class Play:
 
     def escrow(self, name, *args):
         return self.chain.call("RewardEscrow", name, self.id, *args)
-
-
-def power(stake, alpha):
-    """stake^alpha as the contracts scale it: in whole tokens, in units of 1e-18."""
-    return (mpf(stake) / WAD) ** (mpf(alpha) / WAD) * WAD

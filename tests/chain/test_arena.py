@@ -2,7 +2,9 @@
 
 import pytest
 
+import chain.arena
 from chain.anchoring import RunAnchorer, read_run
+from chain.commitments import run_beacon
 from chain.errors import ChainError
 from chain.terms import NO_DIGEST
 from chain.types import BaseModel, Bond, Phase, Role, tokens
@@ -137,7 +139,7 @@ class TestRun:
         refused("BeaconNotReady", running.bob.arena.latch_beacon, run_id)
         running.chain.mine(2)
         value = running.bob.arena.latch_beacon(run_id)  # anyone may
-        assert value == bytes(running.chain.web3.eth.get_block(beacon.block)["hash"])
+        assert value == run_beacon(bytes(running.chain.web3.eth.get_block(beacon.block)["hash"]), run_id)
         assert running.reader.arena.run(run_id).beacon.value == value
 
     def test_a_base_model_is_one_of_the_tasks(self, world):
@@ -322,6 +324,16 @@ class TestReadRun:
         assert (shown.round, shown.order, promised.round, promised.order) == (1, 1, 2, 2)
         assert (shown.branch, shown.model_digest, shown.model_cid) == (2, first.model_digest, first.model_cid)
         assert (promised.branch, promised.model_digest, promised.model_cid) == (None, None, None)
+
+    @pytest.mark.parametrize("page", [1, 2, 3, 4, 5, 1_000])
+    def test_anchors_are_read_in_pages(self, running, monkeypatch, page):
+        proof = running.register(running.alice)
+        roots = [segment_tree(proof.segments[index : index + 1]).root for index in range(4)]
+        for index, root in enumerate(roots):
+            running.alice.arena.anchor(proof.run_id, index, 1, root)
+        monkeypatch.setattr(chain.arena, "ANCHOR_PAGE", page)
+        held = running.reader.arena.anchors(proof.run_id)
+        assert [(anchor.first, anchor.root) for anchor in held] == list(enumerate(roots))
 
     def test_knows_each_anchor_by_its_own_transaction(self, running):
         proofs = {client: running.register(client) for client in (running.alice, running.bob)}

@@ -224,12 +224,13 @@ def test_upheld_by_two_equal_reproductions_and_awarded_when_closed(court):
     ],
     ids=["nobody agrees with anybody", "nobody reproduced anything", "too few", "silence"],
 )
-def test_inconclusive_returns_the_bond_and_convicts_nobody(court, votes):
+def test_inconclusive_pays_the_answer_returns_the_rest_and_convicts_nobody(court, votes):
     case = court.open(court.alice)
     court.answer(court.alice, case)
     court.vote(case, *votes)
     assert court.challenger.challenges.settle(case) == CaseVerdict.INCONCLUSIVE
-    assert (court.credit(court.challenger), court.credit(court.alice)) == (BOND, 0)
+    paid = OPENING_COST * len(court.reader.challenges.segments_to_open(case))
+    assert (court.credit(court.challenger), court.credit(court.alice)) == (BOND - paid, paid)
     assert not court.reader.escrow.forfeited(court.task.id, court.alice.address)
 
 

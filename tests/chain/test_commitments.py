@@ -13,6 +13,7 @@ from chain.commitments import (
     charge_commitment,
     final_set_commitment,
     new_salt,
+    run_beacon,
     sampled_segments,
     scores_commitment,
     scores_digest,
@@ -67,6 +68,10 @@ def test_charge():
 
 def test_final_set():
     assert final_set_commitment(A, C) == sha(words("aiarena/final-set/v1", A, C))
+
+
+def test_run_beacon():
+    assert run_beacon(A, 11) == sha(words("aiarena/run-beacon/v1", A, 11))
 
 
 def test_draw():

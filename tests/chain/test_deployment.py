@@ -74,6 +74,8 @@ class TestRecord:
             {"arena": 7},
             {"arena": "0x" + "ab" * 20},
             {"owner": "0x"},
+            {"since": -1},
+            {"since": None},
         ],
     )
     def test_anything_else_is_refused(self, world, change):

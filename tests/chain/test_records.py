@@ -133,6 +133,17 @@ class TestAgainstANode:
         with pytest.raises(WrongChain, match="TaskRules"):
             check_record(node.web3, other)
 
+    def test_a_later_block_than_the_deployments_does_not(self, node, record):
+        def since(block):
+            deployment = {**record.to_json()["deployment"], "since": block}
+            return Record.from_json({**record.to_json(), "deployment": deployment})
+
+        first = record.deployment.since
+        for block in (0, first):
+            check_record(node.web3, since(block))
+        with pytest.raises(WrongChain, match="events would be missed"):
+            check_record(node.web3, since(first + 1))
+
     @pytest.mark.parametrize("name", ["StakeVault", "CaseRules"])
     def test_one_other_byte_of_code_does_not(self, node, record, name, monkeypatch):
         runtime_code = chain.records._runtime_code

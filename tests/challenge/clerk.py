@@ -9,6 +9,7 @@ from typing import Any
 
 from pol import Proof
 from pol.machine import this_machine
+from pol.numerics import arithmetic
 from pol.program import load_program
 from pol.replay import Job, ReplayedSegment, ReplayedSpan, Span
 from pol.state import to_safetensors
@@ -37,8 +38,9 @@ class Clerk:
     def replay(self, job: Job, spans: Sequence[Span], on_segment: Any = None) -> list[ReplayedSpan]:
         """As :func:`pol.replay.replay`."""
         self.spans, self.job = [*spans[1:]], job
-        state = load_program(job.spec.program, job.spec.program_digest).build(job.spec.config, job.seed)
-        spans[0].emit[-1].write_bytes(to_safetensors(state.capture(job.seed)))
+        with arithmetic(job.spec):
+            state = load_program(job.spec.program, job.spec.program_digest).build(job.spec.config, job.seed)
+            spans[0].emit[-1].write_bytes(to_safetensors(state.capture(job.seed)))
         results = [self._replayed(span, on_segment) for span in spans]
         if self.problem:
             results[-1].problem, results[-1].segments = self.problem, []

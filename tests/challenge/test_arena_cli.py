@@ -1,17 +1,21 @@
 """The ``arena`` command: a whole task typed line by line, each line twice, and by processes that die in the middle."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from fractions import Fraction
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
 
-from chain.accounts import dev_account
+from chain.accounts import dev_account, save_keystore
 from chain.anvil import connect
+from chain.errors import ContractReverted, Overtaken
+from chain.scoring import Scoring
 from challenge.arena_cli import app
 from pol.errors import CannotRun, SpecError
 from tests.chain.anvil import require_anvil
@@ -84,6 +88,13 @@ class TestRefusals:
         monkeypatch.setattr("chain.networks.LOCAL_CHAIN_ID", 31_337)
         assert "everybody knows" in shell(CREATOR, "deploy", code=1)["error"]
 
+    def test_without_anybody_to_type_it_the_passwords_variable_is_named(self, shell, monkeypatch):
+        monkeypatch.delenv("ARENA_PASSWORD", raising=False)
+        save_keystore(dev_account(1), shell.folder / "key.json", "a password")
+        line = ["stake", "1", "trainer", "5", "--account", str(shell.folder / "key.json"), "--json"]
+        done = CliRunner().invoke(app, line, input="")
+        assert done.exit_code == 1 and "ARENA_PASSWORD" in json.loads(done.stdout)["error"]
+
     def test_without_contracts_the_next_step_is_named(self, shell):
         assert "`arena deploy` first" in shell(ALICE, "stake", 1, "trainer", 100, code=1)["error"]
 
@@ -93,6 +104,9 @@ class TestRefusals:
         assert "is made once" in shell(ALICE, "stake", 1, "validator", 1_000, code=1)["error"]
         assert "comes back" in shell(DORA, "delegate", 1, dev_account(ALICE).address, 499, code=1)["error"]
         assert shell(ALICE, "claim", 1, code=3)["exit_code"] == 3
+        assert "UnknownTask" in shell(ALICE, "claim", 99, code=1)["error"]
+        line = ("score", "commit", 1, "--store", "x", "--scores", "1,2,3")
+        assert "3 scores for 2 trainers" in shell(VERA, *line, code=1)["error"], "it could never be shown"
         shell.to(shell.chain.now() + 4_000)
         assert shell(DORA, "stake", 1, "trainer", 500, code=1)["exit_code"] == 1
 
@@ -102,12 +116,19 @@ class TestRefusals:
             "stake", "stake 0 trainer 1", "stake 1 owner 1", "stake 1 trainer 0", "stake 1 trainer -1",
             "stake 1 trainer 1e3", "stake 1 trainer 1.0000000000000000001", "delegate 1 alice 5",
             f"delegate 1 0x{dev_account(1).address[2:].swapcase()} 5", "task", "task create",
-            "score commit 1 --store x --scores 1,a", "up --port 0", "status 0",
+            "score commit 1 --store x --scores 1,a", "score commit 1 --store x --scores 1,10001", "up --port 0",
+            "up --state /nowhere/at/all.json", "status 0", "status --arena 0x12",
         ],
     )  # fmt: skip
     def test_a_wrong_command_line_is_usage(self, shell, words):
         account = [] if words.startswith(("up", "status")) or words == "task" else ["--account", "dev:1", "--yes"]
         assert CliRunner().invoke(app, [*words.split(), *account]).exit_code == 2
+
+    def test_what_another_overtook_is_not_yet_and_what_is_refused_is_no(self, shell, monkeypatch):
+        prepared(shell)
+        for error, code in ((Overtaken("settling"), 3), (ContractReverted("settling", "", {}), 1)):
+            monkeypatch.setattr(Scoring, "settled_rounds", Mock(side_effect=error))
+            assert "settling was refused" in shell(VERA, "score", "settle", 1, code=code)["error"]
 
     def test_the_exit_codes_are_in_the_help(self):
         assert "3 not yet" in " ".join(CliRunner().invoke(app, ["--help"]).stdout.split())
@@ -193,6 +214,53 @@ def test_a_whole_task_line_by_line(shell):
     dust = 1_000_000 - 10 * 5_000 - sum(held)
     assert 0 <= dust < Fraction(100, 10**18), "what rounding leaves in the escrow"
     assert all(purse > 5_000 for purse in held[1:])
+
+
+@pytest.mark.slow
+def test_a_run_that_the_task_or_the_mark_forbids_pays_no_bond(shell):
+    """Machine classes, bounds and base models as the task lists them, and a training too short for its mark."""
+    store = ("--store", shell.folder / "store")
+    shell(CREATOR, "deploy", "--purse", 5_000)
+    file, abacus = shell.task_file(shell.chain.now() + 3_600), '["this", "0x' + "ab" * 32 + '"]'
+    text = re.sub("steps = 240", "steps = 2", file.read_text()).replace("segment_length = 10", "segment_length = 1")
+    text = text.replace("sampled = 4", "sampled = 2")
+    text = text.replace('["this"]', abacus).replace("[config]", 'bases = ["seed", "0x' + "cd" * 32 + '"]\n[config]', 1)
+    config = dict(re.findall(r"^(\w+) = (\S+)", text.partition("[config]")[2].partition("[clock]")[0], re.MULTILINE))
+    bounds = {**config, "width": "[128, 512]", "learning_rate": "{ from = 1e-6, to = 1e-2 }"}
+    file.write_text(text + "\n[bounds]\n" + "".join(f"{name} = {bound}\n" for name, bound in bounds.items()))
+    assert "out of its bounds" in refused_with(shell, file, "width = 512", "width = 513", store)
+    assert "is not in the list" in refused_with(shell, file, '"seed", "0x', '"0x', store)
+    shell(CREATOR, "task", "create", file, *store)
+    shell(ALICE, "stake", 1, "trainer", 1_000)
+    spec = shell.folder / "run.toml"
+    for width, what in ((513, "config: width is 513"), (128, "too strong for so short a training")):
+        own = {**config, "width": width}
+        lines = [f"{name} = {value}" for name, value in own.items()]
+        top = text.partition("[config]")[0].splitlines()
+        head = [row for row in top if re.match("program|batch_size|steps|segment_length", row)]
+        spec.write_text("\n".join([*head, 'dataset = "digits/train"', "[config]", *lines]))
+        line = ("run", "register", 1, shell.folder / f"run-{width}", *store, "--spec", spec, "--wait", 0)
+        assert what in shell(ALICE, *line, code=1)["error"]
+    assert "--unmarked" in shell(ALICE, *line, code=1)["error"] and not shell.client.arena.runs_of(1, me(ALICE))
+    assert "is registered" in shell(ALICE, *line, "--unmarked", code=3)["error"]
+    (run,) = shell.client.arena.runs_of(1, me(ALICE))
+    shell.chain.mine(3)
+    shell.to(shell.client.arena.task_config(1).clock.start)
+    shell(ALICE, *line)
+    trained = shell.twice(ALICE, "run", "train", shell.folder / "run-128", "--stop-after", 1)
+    assert (trained["anchored"], shell.client.arena.run(run).stopped) == (1, 1), "ended early, and declared so"
+
+
+def me(who):
+    return dev_account(who).address
+
+
+def refused_with(shell, file, old, new, store):
+    """What is said of the task file after a change."""
+    changed = shell.folder / "changed.toml"
+    assert old in file.read_text()
+    changed.write_text(file.read_text().replace(old, new, 1))
+    return shell(CREATOR, "task", "create", changed, *store, code=1)["error"]
 
 
 ARENA = [sys.executable, "-c", "from challenge.arena_cli import main; main()"]

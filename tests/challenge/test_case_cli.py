@@ -180,7 +180,10 @@ def test_a_case_that_nobody_answers_is_upheld_and_one_that_nobody_judges_is_not(
     room.to(held(room, silent).deadline)
     assert room.twice(CREATOR, "settle", silent)["verdict"] == "upheld"
     assert settle(room, unjudged)["verdict"] == "inconclusive"
-    assert room.client.challenges.credit(address(VERA)) == tokens(50)
+    court, answered = room.client.arena.task_config(1).court, room.client.challenges.segments_to_open(unjudged)
+    paid = court.opening_cost * len(answered)
+    assert room.client.challenges.credit(address(VERA)) == court.bond - paid
+    assert room.client.challenges.credit(address(ALICE)) == court.bond + paid  # for the other case, and for her answer
     another = room(ALICE, "open", 1, address(MALLORY), "--wait", 0)
     assert another["case"] == silent and another["transactions"] == [], "a case is opened again only where one says so"
     room(ALICE, "open", 1, address(MALLORY), "--again", "--wait", 0, code=3)

@@ -28,7 +28,7 @@ ONE = Policy(segments=[0])
 
 def on_chain(story: Story, proof: Proof) -> Verdict:
     verdict = Verdict()
-    check_run_on_chain(proof, story.setting.clients["vera"], verdict)
+    check_run_on_chain(proof, story.setting.clients["vera"], verdict, story.setting.store)
     return verdict
 
 

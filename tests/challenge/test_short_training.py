@@ -25,6 +25,7 @@ from pol.state import Tensors, model_tensors, to_safetensors
 from pol.tensors import tensors_digest
 from tests.runs import record, small_spec
 from watermark import Claim, MarkParameters, WatermarkKey, embed, mark_run, mlp_mark
+from watermark.trial import require_bearable
 
 BETA = bytes(range(32))
 CARRIER = "layers.1.weight"
@@ -84,6 +85,17 @@ def test_a_light_mark_is_put_in_and_verifies(light: Path) -> None:
 def test_the_trainer_is_told_before_anything_is_committed(heavy: Path) -> None:
     with pytest.raises(SpecError, match=r"too strong for so short a training.*submitted unmarked"):
         mark_run(heavy, SEGMENT, key_of(HEAVY), BETA)
+
+
+def test_or_before_it_promises_anything(train_set: Dataset) -> None:
+    """A trial of the same training; a longer one may bear the mark, and one that is trained in has no such bound."""
+    spec = small_spec(train_set, steps=20, segment_length=10, width=256, batch_norm=False)
+    program = load_program(spec.program, spec.program_digest)
+    require_bearable(spec, program, train_set, LIGHT)
+    require_bearable(replace(spec, steps=10_000), program, train_set, HEAVY)
+    require_bearable(spec, program, train_set, replace(HEAVY, branch_steps=5))
+    with pytest.raises(SpecError, match=r"too strong for so short a training.*trial of 20 steps"):
+        require_bearable(spec, program, train_set, HEAVY)
 
 
 def test_only_the_promised_key_and_a_stored_state_will_do(light: Path) -> None:

@@ -9,11 +9,13 @@ import pytest
 
 from chain.anchoring import RunAnchorer
 from chain.client import ArenaClient
+from chain.terms import Numerics
 from chain.types import tokens
 from challenge.onchain import check_run_on_chain
 from challenge.verdict import ExitCode, Outcome, Verdict
 from pol import Proof, SeedSource, TrainingSpec
 from pol.machine import this_machine
+from pol.merkle import merkle_root
 from pol.proof import StoredState
 from pol.spec import TaskRef, WatermarkPromise
 from pol.transcript import Anchor, Segment, Stop, segment_tree
@@ -85,7 +87,8 @@ def _segment(spec: TrainingSpec, index: int, label: str) -> Segment:
 
 @pytest.fixture(scope="module")
 def job() -> Job:
-    task = World().task()  # four segments of ten steps
+    classes = merkle_root([this_machine(threads=1).digest])
+    task = World().task(numerics=Numerics.MACHINE, classes_root=classes)  # four segments of ten steps
     for index in (1, 2, 3):
         task.trainer(index, tokens(1_000))
     task.to_submission()
