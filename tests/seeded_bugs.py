@@ -44,7 +44,37 @@ STATE, RESUME, RECORDER = "tests/pol/test_whole_state.py", "tests/pol/test_resum
 TENSORS, PROOF, SOURCES = "tests/pol/test_tensors.py", "tests/pol/test_proof.py", "tests/pol/test_sources.py"
 DECIDED = "tests/pol/test_state.py::test_what_the_program_decides_is_not_taken_from_the_state"
 
+EXACT = "tests/pol/portable"
+
 BUGS = [
+    Bug(
+        "exact: an operator that is not in the table runs as it is", "pol/portable/mode.py",
+        "        raise SpecError(_refusal(name))", "        return False, func",
+        f"{EXACT}/test_mode.py::test_an_operator_outside_the_table_is_refused_by_name",
+    ),
+    Bug(
+        "exact: a product's grid has one bit more than its sums bear", "pol/portable/dot.py",
+        "return (MANTISSA - (length - 1).bit_length()) // 2", "return (MANTISSA - (length - 1).bit_length()) // 2 + 1",
+        f"{EXACT}/test_grid.py::test_one_bit_more_and_the_order_shows",
+    ),
+    Bug(
+        "exact: a convolution's unit changes along the contraction", "pol/portable/convolution.py",
+        "images = quantised(_padded(x, padding), list(range(1, x.dim())), beta)",
+        "images = quantised(_padded(x, padding), [1], beta)",
+        f"{EXACT}/test_orders.py::test_a_convolution_is_that_of_its_integers",
+    ),
+    Bug(
+        "exact: alpha is left to the device", "pol/portable/elementwise.py",
+        "return torch.add(a, b if alpha == 1 else torch.mul(_tensor(b, a), alpha))",
+        "return torch.add(a, b, alpha=alpha)",
+        f"{EXACT}/test_mode.py::test_no_multiplication_is_contracted_with_an_addition",
+    ),
+    Bug(
+        "exact: repeated indices are added in float32", "pol/portable/sums.py",
+        "return places.index_add_(0, index, quantised(values, [0], sum_bits(len(values))))",
+        "return places.float().index_add_(0, index, values).double()",
+        f"{EXACT}/test_orders.py::test_no_order_changes_a_bit",
+    ),
     Bug(
         "the dtype is left out of a tensor's header", "pol/tensors.py",
         'struct.pack(">B", len(kind)), kind]', 'struct.pack(">B", 0)]',
