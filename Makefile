@@ -102,6 +102,7 @@ experiments-quick: .venv/installed-dev
 exact: .venv/installed-dev
 	@$(BIN)/python -m experiments.exact.run
 	@$(BIN)/python -m experiments.exact.speed
+	@$(BIN)/python -m experiments.page
 
 exact-gpu: .venv/installed
 	@$(BIN)/python -m experiments.exact.run --device cuda

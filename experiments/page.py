@@ -16,7 +16,8 @@ HEAD = """# Benchmarks
 
 Ratios, measured side by side in one run: the seconds of one machine mean little on another. `make bench` measures
 everything anew (about an hour on two cores) and writes this page. The configurations and raw results lie in
-`experiments/overhead/` and `experiments/verification/`. Gas is the same everywhere: `experiments/gas/`.
+`experiments/overhead/`, `experiments/verification/` and `experiments/exact/` (`make exact`). Gas is the same
+everywhere: `experiments/gas/`.
 
 Machine: {machine}
 """
@@ -186,6 +187,32 @@ def gas(results: dict[str, Any]) -> Iterator[str]:
     yield table(head, rows) + "\n"
 
 
+def exact_numerics(digests: dict[str, Any], speed: dict[str, Any]) -> Iterator[str]:
+    """What exact numerics keep equal, and what they cost."""
+    yield "## Exact numerics\n"
+    steps = next(iter(next(iter(digests.values()))["exact"].values()))["steps"]
+    yield (
+        f"`make exact`: {steps} steps in a process for each setting; the digest of weights and optimizer after the "
+        "last (its first 12 digits). Batches, initial weights and generators are the same everywhere. No GPU was at "
+        "hand yet: `make exact-gpu` compares one with these digests.\n"
+    )
+    for name, kinds in digests.items():
+        rows = [
+            [label, *(f"`{kinds[kind][label]['last'][:12]}`" if label in kinds[kind] else "not run" for kind in kinds)]
+            for label in kinds["native"]
+        ]
+        yield table([name, *kinds], rows) + "\n"
+    yield (
+        "Steps of training on one thread, side by side in one process: processor seconds, medians of pairs after one "
+        "that is not counted. Nothing is fused or compiled: replay runs in a confined process that starts no other.\n"
+    )
+    rows = []
+    for name, row in speed.items():
+        ratio = f"{row['ratio']:.2f} [{row['ratios'][0]:.2f}, {row['ratios'][-1]:.2f}]"
+        rows.append([name, ratio, *(f"{row['peak MiB'][kind]} MiB" for kind in ("native", "exact"))])
+    yield table(["training", "exact / native", "peak memory, native", "exact"], rows) + "\n"
+
+
 def plot_growth(results: dict[str, Any]) -> None:
     """The cost of a boundary against the size of the state."""
     import matplotlib.pyplot as plt
@@ -218,11 +245,13 @@ def main() -> None:
     recording = json.loads((HERE / "overhead" / "results.json").read_text())
     verifying = json.loads((HERE / "verification" / "results.json").read_text())
     chain = json.loads((HERE / "gas" / "results.json").read_text())
+    exact, speed = (json.loads((HERE / "exact" / f"{name}.json").read_text()) for name in ("results", "speed"))
     machine = recording["machine"]
     described = (
         f"{machine['processor']}, {machine['capability']}, torch {machine['torch']}, {machine['threads']} threads"
     )
-    parts = [HEAD.format(machine=described), *overhead(recording), *verification(verifying), *gas(chain)]
+    parts = [HEAD.format(machine=described), *overhead(recording), *verification(verifying)]
+    parts += [*exact_numerics(exact, speed), *gas(chain)]
     PAGE.write_text("\n".join(parts))
     plot_growth(recording)
 
