@@ -81,11 +81,13 @@ class Relay:
                 self._break()
 
     def _copies(self) -> Iterator[tuple[str, torch.Tensor]]:
-        while self._left:
+        while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._ready or self._broken)
-                if self._broken:
+                self._changed.wait_for(lambda: self._ready or self._broken or not self._left)
+                if self._broken:  # asked first: who gives up leaves nothing to wait for, either
                     raise RuntimeError("the state was not copied to its end")
+                if not self._left:
+                    return
                 name, copy = self._ready.popleft()
             yield name, copy
             self._take_back(copy)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from challenge.demo.story import Story, play
 from pol.data import Dataset, digits
 from pol.machine import make_deterministic
 from tests.runs import record, small_spec
+
+# No test is about time: what is slow on a busy machine is not wrong.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ def claim(session: Session, task: TaskArgument) -> dict[str, Any]:
 
         arena claim 1
     """
-    session.client.arena.creator_of(task)  # refused for a task that there is not
+    session.client.arena.phase(task)  # refused for a task that there is not
     token = session.client.token
     before = token.balance_of(session.me)
     refused: list[ContractReverted] = []

@@ -139,6 +139,7 @@ def test_a_case_is_drawn_by_a_block_that_comes_after_it() -> None:
 
 ALLOWED = {
     "pol/machine.py": "keys the generators of a run, before every step",
+    "pol/portable/draws.py": "draws, for a program that asks torch, one key from a keyed generator",
     "pol/state.py": "reads the keyed generators, which are part of the state",
     "pol/programs": "programs draw from the keyed generators",
     "pol/census.py": "describes generators that a program keeps",

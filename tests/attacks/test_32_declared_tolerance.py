@@ -164,7 +164,7 @@ def test_the_policy_is_the_verifiers() -> None:
     assert policy == {"segments", "dataset", "trusted", "device", "executor", "limits"}
     spec = {field.name for field in dataclasses.fields(Proof)} | set(small_spec.__kwdefaults__ or {})
     assert not policy - {"segments"} & spec
-    assert set(inspect.signature(verify).parameters) == {"folder", "policy", "claims", "chain", "watcher"}
+    assert set(inspect.signature(verify).parameters) == {"folder", "policy", "claims", "chain", "watcher", "store"}
     assert isinstance(tolerance.MARGIN, float) and isinstance(tolerance.CEILING, float)
 
 

@@ -19,7 +19,7 @@ def test_accounts_are_funded(chain):
     assert [chain.web3.eth.get_balance(account.address) for account in chain.accounts] == [BALANCE_WEI] * 2
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(ahead=st.integers(1, 10**6))
 def test_the_clock_is_exact(chain, ahead):
     target, block = chain.now() + ahead, chain.block()

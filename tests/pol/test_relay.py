@@ -117,6 +117,16 @@ def test_a_reader_that_fails_before_it_asks_is_noticed_too(behind: ThreadPoolExe
         reading.result()
 
 
+def test_who_reads_after_the_sender_failed_is_told() -> None:
+    """What was copied by then is no state: it may not be taken for one."""
+    relay, state = Relay(spare=0), state_of([(50,)] * 3, 4)
+    relay.open(state)
+    with pytest.raises(KeyError):
+        relay.send(state, ["another"])
+    with pytest.raises(RuntimeError, match="not copied to its end"):
+        read(relay)
+
+
 def test_a_reader_does_not_wait_for_a_sender_that_failed(behind: ThreadPoolExecutor) -> None:
     relay, state = Relay(spare=0), state_of([(50,)] * 3, 4)
     relay.open(state)
