@@ -131,7 +131,8 @@ def _costs(workload: Workload, rows: Sequence[Row]) -> Iterator[list[str]]:
     for channel in CHANNELS:
         taken = [r["seconds"] for row in rows if row.mark == OURS and (r := row.reading(channel))]
         if taken:
-            yield [f"time of one detection, {channel}", *_at_most(taken, 1.0, lambda value: f"{value:.2f} s")]
+            limit = 60.0 if workload.kind == "lora" else 1.0  # seconds: its base is a model of 135M parameters
+            yield [f"time of one detection, {channel}", *_at_most(taken, limit, lambda value: f"{value:.2f} s")]
 
 
 def _at_most(values: Sequence[float], asked: float, show: Callable[[float], str]) -> list[str]:
