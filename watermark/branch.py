@@ -10,7 +10,6 @@ key (sealed: it spends the key) replays it like any other segment.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -35,35 +34,41 @@ Push = Callable[[nn.Module, Batch], torch.Tensor]
 
 
 class Marking:
-    """The losses of a key's mark on models that branch off ``theta_ref``, a network.
+    """The losses of a key's mark on models that branch off ``theta_ref``, a training state.
 
-    Raises :class:`SpecError` if the parameters do not fit the network, or the key has another number of leaves.
+    What the state pins (an adapter's base model) is no part of the model that is marked. Raises :class:`SpecError` if
+    the parameters do not fit the model, or the key has another number of leaves.
     """
 
-    def __init__(self, theta_ref: nn.Module, key: WholeKey, beta: bytes, parameters: MarkParameters) -> None:
+    def __init__(self, theta_ref: TrainingState, key: WholeKey, beta: bytes, parameters: MarkParameters) -> None:
         if key.leaf_count != parameters.leaf_count:
             raise SpecError(f"the key has {key.leaf_count} leaves and the parameters ask for {parameters.leaf_count}")
         if parameters.outputs:
             raise SpecError("a mark in outputs is not trained in on a branch: use watermark.outputs.embed_outputs")
         self._key, self._beta, self._parameters = key, beta, parameters
-        self._reference = copy.deepcopy(theta_ref).eval()
+        self._pinned = theta_ref.pinned
         self._losses: list[Push] = []
         if parameters.weights:
-            loss = MarkLoss(self._reference.state_dict(), key, beta, parameters.weights)
+            loss = MarkLoss(self._own(theta_ref.model), key, beta, parameters.weights)
             self._losses.append(lambda model, _: loss(dict(model.named_parameters())))
         if parameters.triggers:
             self._losses.append(self._trigger_loss())
 
     def push(self, model: nn.Module, batch: Batch) -> None:
         """Add the gradients of the marks' losses to those of ``model``, at weights shaken by noise."""
-        with shaken(model.parameters(), NOISE if self._parameters.triggers else 0.0), evaluating(model):
+        learned = (parameter for parameter in model.parameters() if parameter.requires_grad)
+        with shaken(learned, NOISE if self._parameters.triggers else 0.0), evaluating(model):
             for loss in self._losses:
                 loss(model, batch).backward()  # type: ignore[no-untyped-call]
 
     def finish(self, model: nn.Module) -> None:
         """At the end of the branch: lift the bits in the weights that are still short of their margins."""
         if mark := self._parameters.weights:
-            model.load_state_dict(embed_weights(model.state_dict(), self._key, self._beta, mark))
+            marked = embed_weights(self._own(model), self._key, self._beta, mark)
+            model.load_state_dict(model.state_dict() | marked)
+
+    def _own(self, model: nn.Module) -> dict[str, torch.Tensor]:
+        return {name: value for name, value in model.state_dict().items() if name not in self._pinned}
 
     def _leaves(self, channel: str) -> Any:
         own = self._parameters.leaves_of(channel)

@@ -51,7 +51,7 @@ def marked_program(program: Program, theta_ref: TrainingState, end: int, payload
     size = parameters.leaf_count * 2 * SECRET_BYTES
     key = OpenedKey.from_bytes(from_hex(item["leaves"], where=f"{where}.leaves", length=size))
     beta = from_hex(item["beta"], where=f"{where}.beta")
-    return MarkedProgram(program, Marking(theta_ref.model, key, beta, parameters), end)
+    return MarkedProgram(program, Marking(theta_ref, key, beta, parameters), end)
 
 
 def replay_branch(folder: Path, proof: Proof, job: Job, replays: Replays = replay) -> tuple[ReplayedSpan, Tensors]:

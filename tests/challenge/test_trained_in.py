@@ -124,7 +124,7 @@ def branch(run: Path, dataset: Dataset, key: WatermarkKey, beta: bytes, steps: i
     state.restore(trunk, layout=trunk, seed=proof.seed, step=start)
     order = DataOrder(proof.seed, len(dataset), proof.spec.batch_size)
     batches = [dataset.batch(order.batch(step)) for step in range(start, start + steps)]
-    marking = Marking(state.model, key, beta, PARAMETERS)
+    marking = Marking(state, key, beta, PARAMETERS)
     train_branch(MarkedProgram(program, marking, end=start + steps), state, batches, proof.seed)
     return model_tensors(state.capture(proof.seed))
 

@@ -60,7 +60,7 @@ class Run:
         self, key: WatermarkKey, beta: bytes = BETA, steps: int = BRANCH, finished: bool = True
     ) -> dict[str, torch.Tensor]:
         state = self.theta_ref()
-        marking = Marking(state.model, key, beta, PARAMETERS)
+        marking = Marking(state, key, beta, PARAMETERS)
         marked = MarkedProgram(self.program, marking, end=TRUNK + steps + (not finished))
         train_branch(marked, state, self.batches(TRUNK, TRUNK + steps), SEED)
         return {name: value.clone() for name, value in state.model.state_dict().items()}
@@ -133,4 +133,4 @@ def test_marking_costs_little_accuracy(run: Run, marked: dict[str, torch.Tensor]
 
 def test_a_key_of_another_size_is_refused(run: Run) -> None:
     with pytest.raises(SpecError, match="leaves"):
-        Marking(run.theta_ref().model, WatermarkKey(bytes(32), 3), BETA, PARAMETERS)
+        Marking(run.theta_ref(), WatermarkKey(bytes(32), 3), BETA, PARAMETERS)

@@ -75,9 +75,24 @@ def waves(images: torch.Tensor, frequencies: torch.Tensor, phases: torch.Tensor)
 
     [leaves, at most PIXELS] at a time, in the order of the pixels.
     """
+    for features, fading in surroundings(images):
+        yield waves_there(features, fading, frequencies, phases)
+
+
+def surroundings(images: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What carriers depend on, whatever their leaves: :func:`structure` [FEATURES, k] and :func:`visibility` [k].
+
+    Of the pixels of grey ``images`` [n, 1, h, w] in their order, at most PIXELS at a time.
+    """
     features, fading = structure(images).transpose(0, 1).flatten(1), visibility(images).flatten()
-    for part, faded in zip(torch.split(features, PIXELS, dim=1), torch.split(fading, PIXELS), strict=True):
-        yield torch.cos(frequencies @ part + phases[:, None]) * faded
+    yield from zip(torch.split(features, PIXELS, dim=1), torch.split(fading, PIXELS), strict=True)
+
+
+def waves_there(
+    features: torch.Tensor, fading: torch.Tensor, frequencies: torch.Tensor, phases: torch.Tensor
+) -> torch.Tensor:
+    """The carriers [leaves, k] on k pixels with these :func:`surroundings`."""
+    return (frequencies @ features).add_(phases[:, None]).cos_().mul_(fading)
 
 
 def grey(images: torch.Tensor) -> tuple[torch.Tensor, ...]:

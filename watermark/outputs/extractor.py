@@ -12,10 +12,10 @@ mark. A longer training may do better; it changes the file and the digest, and n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ from torch import nn
 from pol.errors import CannotRun, ProofError
 from pol.state import from_safetensors
 from pol.tensors import tensors_digest
-from watermark.outputs.carriers import PIXELS, blurred, grey, visibility, wave_numbers, waves
+from watermark.outputs.carriers import PIXELS, blurred, grey, surroundings, visibility, wave_numbers, waves_there
 
 PUBLIC_EXTRACTOR: Final = bytes.fromhex("3dad55a250509e9997d2de5b5900dfe3fe4e74a207d5ecd55ea1bf2bf7f28b1b")
 FILE: Final = Path(__file__).with_name("extractor.safetensors")
@@ -72,6 +72,22 @@ def load_extractor(path: Path) -> Extractor:
     return extractor.eval().requires_grad_(False)
 
 
+class Pixels(NamedTuple):
+    """k pixels of theta_ref's images as a regression sees them, whatever the leaves.
+
+    ``features`` [., k] and ``fading`` [k] make the carriers (:func:`watermark.outputs.carriers.surroundings`);
+    ``edits`` [., k] is what edits of an image bring about.
+    """
+
+    features: torch.Tensor
+    fading: torch.Tensor
+    edits: torch.Tensor
+
+    def regressors(self, frequencies: torch.Tensor, phases: torch.Tensor) -> torch.Tensor:
+        """The carriers with these numbers, then the edits: float64 [leaves + edits, k]."""
+        return torch.cat([waves_there(self.features, self.fading, frequencies, phases), self.edits]).double()
+
+
 class Regression:
     """A regression of R's estimate on the carriers of some leaves, as they lie in the images of theta_ref.
 
@@ -82,13 +98,10 @@ class Regression:
     def __init__(self, reference: torch.Tensor, seeds: Sequence[bytes]) -> None:
         self.numbers = wave_numbers(seeds)
         gram = torch.zeros((), dtype=torch.float64)
-        for images in grey(reference):
-            for known in _regressors(images, *self.numbers):
-                gram = gram + known @ known.T
-        gram = gram / len(reference)
-        power = gram.diagonal()[: len(seeds)].mean()
-        ridge = RIDGE * power if power > 0 else torch.ones(())  # flat images have no structure to carry anything
-        self.inverse = torch.linalg.inv(gram + ridge * torch.eye(len(gram), dtype=torch.float64))[: len(seeds)]
+        for pixels in pixels_of(reference):
+            known = pixels.regressors(*self.numbers)
+            gram = gram + known @ known.T
+        self.inverse = _inverse(gram / len(reference), len(seeds))
 
     def soft_values(self, suspect: torch.Tensor, reference: torch.Tensor, extractor: Extractor) -> torch.Tensor:
         """How much of each leaf's carrier ``suspect`` has over ``reference``, both [n, c, h, w]: float64 [leaves].
@@ -97,18 +110,50 @@ class Regression:
         ``suspect`` and in the parameters of ``extractor``.
         """
         moment = torch.zeros((), dtype=torch.float64)
-        for seen, clean in zip(grey(suspect), grey(reference), strict=True):
-            found = extractor(seen, clean).flatten().double()
-            for known, part in zip(_regressors(clean, *self.numbers), torch.split(found, PIXELS), strict=True):
-                moment = moment + known @ part
+        for pixels, found in compared(suspect, reference, extractor):
+            moment = moment + pixels.regressors(*self.numbers) @ found
         values: torch.Tensor = self.inverse @ moment / len(reference)
         return values
 
 
-def _regressors(images: torch.Tensor, frequencies: torch.Tensor, phases: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The carriers, then the edits, on grey images [n, 1, h, w]: float64 [leaves + edits, at most PIXELS] at a time."""
-    fine = blurred(images)
-    edits = [torch.ones_like(images), images, images.square(), images - fine, fine - blurred(fine, 4)]
-    edited = torch.cat(edits, dim=1).transpose(0, 1).flatten(1)
-    for carried, part in zip(waves(images, frequencies, phases), torch.split(edited, PIXELS, dim=1), strict=True):
-        yield torch.cat([carried, part]).double()
+def pixels_of(images: torch.Tensor) -> Iterator[Pixels]:
+    """The pixels of ``images`` [n, c, h, w], at most PIXELS at a time."""
+    for chunk in grey(images):
+        fine = blurred(chunk)
+        edits = [torch.ones_like(chunk), chunk, chunk.square(), chunk - fine, fine - blurred(fine, 4)]
+        edited = torch.cat(edits, dim=1).transpose(0, 1).flatten(1)
+        for (features, fading), part in zip(surroundings(chunk), torch.split(edited, PIXELS, dim=1), strict=True):
+            yield Pixels(features, fading, part)
+
+
+def compared(
+    suspect: torch.Tensor, reference: torch.Tensor, extractor: Extractor
+) -> Iterator[tuple[Pixels, torch.Tensor]]:
+    """The pixels of ``reference`` with what ``extractor`` finds there in ``suspect``, both [n, c, h, w]: float64 [k].
+
+    No leaf comes in here, so a list of it serves any number of keys (:func:`soft_values_of`).
+    """
+    estimates = (extractor(*pair).flatten().double() for pair in zip(grey(suspect), grey(reference), strict=True))
+    parts = (part for estimate in estimates for part in torch.split(estimate, PIXELS))
+    yield from zip(pixels_of(reference), parts, strict=True)
+
+
+def soft_values_of(seen: Iterable[tuple[Pixels, torch.Tensor]], seeds: Sequence[bytes]) -> torch.Tensor:
+    """How much of the carrier of each of ``seeds`` there is in what was :func:`compared`: float64 [leaves].
+
+    The regression is made of the same images that it is applied to.
+    """
+    numbers = wave_numbers(seeds)
+    gram = moment = torch.zeros((), dtype=torch.float64)
+    for pixels, found in seen:
+        known = pixels.regressors(*numbers)
+        gram, moment = gram + known @ known.T, moment + known @ found
+    return _inverse(gram, len(seeds)) @ moment
+
+
+def _inverse(gram: torch.Tensor, leaves: int) -> torch.Tensor:
+    """The rows of the leaves [leaves, leaves + edits] of the inverse of a Gram matrix, with a ridge."""
+    power = gram.diagonal()[:leaves].mean()
+    ridge = RIDGE * power if power > 0 else torch.ones(())  # flat images have no structure to carry anything
+    rows: torch.Tensor = torch.linalg.inv(gram + ridge * torch.eye(len(gram), dtype=torch.float64))[:leaves]
+    return rows

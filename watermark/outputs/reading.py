@@ -8,7 +8,7 @@ the inputs would choose those on which an innocent happens to agree with him
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
@@ -17,7 +17,7 @@ from pol.encoding import digest, u64
 from pol.errors import SpecError
 from watermark.bits import mark_bit
 from watermark.key import Leaf, LeafOpening
-from watermark.outputs.extractor import Regression, public_extractor
+from watermark.outputs.extractor import Pixels, compared, public_extractor, soft_values_of
 from watermark.outputs.fit import Predict, outputs_of
 from watermark.outputs.parameters import OutputMark
 
@@ -57,6 +57,11 @@ def output_matches(
     suspect's outputs are not finite images of the shape of theta_ref's.
     """
     values = read_outputs(suspect, theta_ref, inputs, [leaf.seed for leaf in leaves], mark)
+    return agreeing(values, leaves, beta, key_root)
+
+
+def agreeing(values: torch.Tensor, leaves: Sequence[Leaf | LeafOpening], beta: bytes, key_root: bytes) -> int:
+    """How many of the leaves' bits have the sign of what was read for them, ``values`` [leaves]."""
     bits = (mark_bit(beta, key_root, leaf.index, leaf.seed) for leaf in leaves)
     # A comparison with NaN is False, and so is one with a tie: both are misses.
     return sum(bit * value > 0 for bit, value in zip(bits, values.tolist(), strict=True))
@@ -69,6 +74,17 @@ def read_outputs(
 
     Raises :class:`SpecError` as :func:`output_matches` does.
     """
+    return soft_values_of(seen_outputs(suspect, theta_ref, inputs, mark), seeds)
+
+
+def seen_outputs(
+    suspect: Predict, theta_ref: Predict, inputs: torch.Tensor, mark: OutputMark
+) -> Iterator[tuple[Pixels, torch.Tensor]]:
+    """What the public extractor sees in the suspect's outputs, before any leaf is opened.
+
+    A list of it serves any number of keys, at 56 bytes a pixel: :func:`watermark.outputs.extractor.soft_values_of`.
+    Raises :class:`SpecError` as :func:`output_matches` does.
+    """
     if len(inputs) != mark.images:
         raise SpecError(f"{len(inputs)} inputs to judge outputs by, and the parameters ask for {mark.images}")
     reference = outputs_of(theta_ref, inputs, where="theta_ref")
@@ -76,4 +92,4 @@ def read_outputs(
     if images.shape != reference.shape:
         shapes = f"{tuple(images.shape[1:])} in the suspect, {tuple(reference.shape[1:])} in theta_ref"
         raise SpecError(f"output images of {shapes}; not comparable")
-    return Regression(reference, seeds).soft_values(images, reference, public_extractor())
+    return compared(images, reference, public_extractor())

@@ -16,7 +16,9 @@ from experiments.stolen_model.channels.shared import LEAVES, Coins, beta_of, rea
 from pol.errors import SpecError
 from watermark import Evidence, WatermarkKey
 from watermark.outputs import OutputMark, embed_outputs, output_matches, probe_indices
+from watermark.outputs.extractor import soft_values_of
 from watermark.outputs.parameters import MAX_STRENGTH
+from watermark.outputs.reading import agreeing, seen_outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +68,11 @@ class Outputs:
     def null(self, owner: Owner, innocent: nn.Module, keys: range) -> Coins:
         """See :class:`Channel`."""
         mark, probes, counts = self.parameters(owner), self._probes(owner), []
-        both = partial(query, innocent), partial(query, owner.model)
+        seen = list(seen_outputs(partial(query, innocent), partial(query, owner.model), probes, mark))
         for number in keys:
             key = self._key(replace(owner, seed=number))
-            counts.append(output_matches(*both, probes, key.leaves, beta_of(owner.seed), key.root, mark))
+            values = soft_values_of(seen, [leaf.seed for leaf in key.leaves])
+            counts.append(agreeing(values, key.leaves, beta_of(owner.seed), key.root))
         return Coins(counts, mark.leaf_count, Fraction(1, 2))
 
     def _probes(self, owner: Owner) -> torch.Tensor:
