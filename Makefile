@@ -101,6 +101,7 @@ experiments-quick: .venv/installed-dev
 
 exact: .venv/installed-dev
 	@$(BIN)/python -m experiments.exact.run
+	@$(BIN)/python -m experiments.exact.accuracy
 	@$(BIN)/python -m experiments.exact.speed
 	@$(BIN)/python -m experiments.page
 

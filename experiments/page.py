@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from experiments.exact import accuracy
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 MEGABYTE = 1e6
@@ -187,14 +189,26 @@ def gas(results: dict[str, Any]) -> Iterator[str]:
     yield table(head, rows) + "\n"
 
 
+PEERS = """What others pay for the same, in native fp32 steps. The first two were measured on one thread of a CPU, with
+their own code and models as small as theirs; a larger step has less overhead, so the rows are no race.
+
+| system | what | / native |
+| --- | --- | --- |
+| [RepDL](https://github.com/microsoft/RepDL) (acd95bb), fixed-order kernels | LeNet and perceptron steps | 27, 40 |
+| | one product of 512 x 512 x 512 | 109 |
+| [verifiable-training](https://github.com/meghabyte/verifiable-training) (cea761a), float64 and rounding logs | \
+ResNet-20, 16 images; small CNN, 64 images | 12.5, 20.6 |
+| OPEN-1B, fixed-order CUDA kernels | published, not measured here | about 5 |
+"""
+
+
 def exact_numerics(digests: dict[str, Any], speed: dict[str, Any]) -> Iterator[str]:
     """What exact numerics keep equal, and what they cost."""
     yield "## Exact numerics\n"
-    steps = next(iter(next(iter(digests.values()))["exact"].values()))["steps"]
     yield (
-        f"`make exact`: {steps} steps in a process for each setting; the digest of weights and optimizer after the "
-        "last (its first 12 digits). Batches, initial weights and generators are the same everywhere. No GPU was at "
-        "hand yet: `make exact-gpu` compares one with these digests.\n"
+        "`make exact`: 200 steps (20 of the base model with adapters) in a process for each setting; the digest of "
+        "weights and optimizer after the last (its first 12 digits). Batches, initial weights and generators are the "
+        "same everywhere.\n"
     )
     for name, kinds in digests.items():
         rows = [
@@ -203,14 +217,72 @@ def exact_numerics(digests: dict[str, Any], speed: dict[str, Any]) -> Iterator[s
         ]
         yield table([name, *kinds], rows) + "\n"
     yield (
-        "Steps of training on one thread, side by side in one process: processor seconds, medians of pairs after one "
-        "that is not counted. Nothing is fused or compiled: replay runs in a confined process that starts no other.\n"
+        "Steps of training on one thread, side by side in one process: processor seconds, medians of rounds after one "
+        "that is not counted [extremes]. *Eager* goes through torch's operators; *fused* through kernels of the same "
+        "bits that the machine's C compiler built (a confined replay builds none, and uses those that are there).\n"
     )
     rows = []
     for name, row in speed.items():
-        ratio = f"{row['ratio']:.2f} [{row['ratios'][0]:.2f}, {row['ratios'][-1]:.2f}]"
-        rows.append([name, ratio, *(f"{row['peak MiB'][kind]} MiB" for kind in ("native", "exact"))])
-    yield table(["training", "exact / native", "peak memory, native", "exact"], rows) + "\n"
+        native = row["seconds"]["native"]
+        for kind in ("exact, eager", "exact, fused"):
+            ratios = [a / b for a, b in zip(row["seconds"][kind], native, strict=True)]
+            memory = f"{row['peak MiB'][kind] / row['peak MiB']['native']:.2f}"
+            digest = "yes" if len(row["digest, fused and eager"]) == 1 else "NO"
+            rows.append([name, kind, spread(ratios, lambda value: f"{value:.2f}"), memory, digest])
+    head = ["training", "arithmetic", "/ native", "peak memory / native", "one digest, fused and eager"]
+    yield table(head, rows) + "\n"
+    yield "Where the processor seconds of a step go, in native steps (one step, watched operator by operator).\n"
+    groups = list(dict.fromkeys(group for row in speed.values() for found in row["where"].values() for group in found))
+    rows = []
+    for name, row in speed.items():
+        step = median(row["seconds"]["native"])
+        for kind, found in row["where"].items():
+            rows.append([name, kind, *(f"{found.get(group, 0) / step:.2f}" for group in groups)])
+    yield table(["training", "arithmetic", *groups], rows) + "\n"
+    yield PEERS
+
+
+def exact_on_a_gpu(found: dict[str, Any] | None) -> Iterator[str]:
+    """What ``make exact-gpu`` last found."""
+    if found is None:
+        yield "No GPU was at hand yet: `make exact-gpu` compares one with the digests above.\n"
+        return
+    where = f"{found['device']}, torch {found['torch']}"
+    yield f"`make exact-gpu` on {where}, with TF32 allowed (high) and not (highest).\n"
+    rows = [
+        [name, precision, f"`{row['last'][:12]}`", "yes" if row["as on the CPU"] else "NO"]
+        for name, precisions in found["workloads"].items()
+        for precision, row in precisions.items()
+    ]
+    yield table(["training", "precision", "digest", "as on the CPU"], rows) + "\n"
+
+
+def exact_accuracy(results: dict[str, Any]) -> Iterator[str]:
+    """What exact runs reach, beside native ones."""
+    yield (
+        "What the same training reaches, exact and native, over five seeds, on samples that no run trains on: dots are "
+        "seeds, lines are means. Number of seeds, sizes and the question, whether the exact mean lies between the "
+        "least and the greatest of the native seeds, were fixed before the runs. *Difference* is that of the means, in "
+        "standard deviations of the native seeds; of two equal arithmetics it has a standard deviation of about "
+        "0.63.\n"
+    )
+    rows = []
+    for name, scores in results.items():
+        row = accuracy.summary(name, scores)
+        digits = (f"{row[kind]:.4f}" for kind in ("exact", "native", "spread"))
+        within = "yes" if row["within"] else "no"
+        rows.append([name, row["metric"], *digits, f"{row['difference']:+.2f}", within])
+    head = [
+        "training",
+        "metric",
+        "exact, mean",
+        "native, mean",
+        "native, deviation",
+        "difference",
+        "within native seeds",
+    ]
+    yield table(head, rows) + "\n"
+    yield "![Final metrics, exact and native](../experiments/exact/accuracy.png)\n"
 
 
 def plot_growth(results: dict[str, Any]) -> None:
@@ -251,7 +323,10 @@ def main() -> None:
         f"{machine['processor']}, {machine['capability']}, torch {machine['torch']}, {machine['threads']} threads"
     )
     parts = [HEAD.format(machine=described), *overhead(recording), *verification(verifying)]
-    parts += [*exact_numerics(exact, speed), *gas(chain)]
+    reached, device = (HERE / "exact" / f"{name}.json" for name in ("accuracy", "gpu"))
+    gpu = json.loads(device.read_text()) if device.is_file() else None
+    parts += [*exact_numerics(exact, speed), *exact_on_a_gpu(gpu), *exact_accuracy(json.loads(reached.read_text()))]
+    parts += gas(chain)
     PAGE.write_text("\n".join(parts))
     plot_growth(recording)
 

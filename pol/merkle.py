@@ -70,6 +70,18 @@ def merkle_root(leaves: Iterable[bytes]) -> bytes:
 
     The same root as :class:`MerkleTree`'s, for data sets whose trees would not fit in memory.
     """
+    return root_record(*_count_and_top(leaves))
+
+
+def top_node(leaves: Iterable[bytes]) -> bytes:
+    """The top of the tree over ``leaves`` (at least one), which is also what a larger tree has over a run of them.
+
+    The run begins at a multiple of a power of two, and has that many leaves or those up to the larger tree's end.
+    """
+    return _count_and_top(leaves)[1]
+
+
+def _count_and_top(leaves: Iterable[bytes]) -> tuple[int, bytes]:
     peaks: list[tuple[int, bytes]] = []  # (height, top) of the perfect trees so far, the highest first
     count = 0
     for leaf in leaves:
@@ -84,7 +96,7 @@ def merkle_root(leaves: Iterable[bytes]) -> bytes:
     _, top = peaks.pop()
     while peaks:
         top = _node(peaks.pop()[1], top)
-    return root_record(count, top)
+    return count, top
 
 
 def root_from_proof(leaf: bytes, proof: MerkleProof) -> bytes:

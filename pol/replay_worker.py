@@ -30,10 +30,11 @@ from pol.encoding import Json, from_hex, to_hex
 from pol.errors import CannotRun, ProofError, SpecError
 from pol.machine import MachineClass
 from pol.order import DataOrder
+from pol.portable import compiled
 from pol.program import is_built_in, load_program
 from pol.replay_program import ERROR, HEADER, HELLO, STATE, BranchTask, Task, more_memory, run_confined
 from pol.sources import committed_samples
-from pol.spec import TrainingSpec
+from pol.spec import EXACT, TrainingSpec
 from pol.state import Tensors, from_safetensors, safetensors_chunks
 from pol.tensors import tensors_digest
 
@@ -220,6 +221,8 @@ def task_of(job: dict[str, Any]) -> Task:
     spec = TrainingSpec.from_json(job["spec"])
     seed = from_hex(job["seed"], where="job.seed")
     program = load_program(spec.program, spec.program_digest) if is_built_in(spec.program_digest) else None
+    if spec.numerics == EXACT:
+        compiled.built()  # the spans run where no compiler can be started
     return Task(
         spec=spec,
         seed=seed,

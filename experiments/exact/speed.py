@@ -1,7 +1,8 @@
 """What does exactness cost? Steps of native and exact training in turn, in one process with one thread.
 
 ``python -m experiments.exact.speed`` prints and writes ``speed.json`` beside this file: medians of the seconds of
-processor of a step, of each pair's ratio, and the memory at the peak of a process that does the one or the other.
+processor of a step (native, exact through torch alone, and exact with compiled kernels), of each round's ratios, the
+memory at the peak of a process that does the one or the other, and where the time of a step goes.
 """
 
 from __future__ import annotations
@@ -11,19 +12,31 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.exact.run import HERE
 from pol import exact
 from pol.data import Batch
+from pol.portable.mode import way
+from pol.portable.table import REPLACED, name_of
 from pol.program import config_from, load_program, program_digest
+from pol.state import model_tensors
+from pol.tensors import tensors_digest
 
-PAIRS = 5
+HERE = Path(__file__).parent
+SEED = bytes(32)
+ROUNDS = 5
+KINDS: dict[str, Callable[[], AbstractContextManager[None]]] = {
+    "native": nullcontext, "exact, eager": partial(exact, fused=False), "exact, fused": exact,
+}  # fmt: skip
 GPT = dict(
     vocabulary=1024, context=128, layers=4, heads=8, width=512, dropout=0.0, steps=100, warmup=0, learning_rate=1e-3,
     weight_decay=0.1, clip=1.0, micro_batches=1, ema=0.0, precision="fp32", ranks=1,
@@ -41,35 +54,91 @@ WORK: dict[str, tuple[str, dict[str, Any], Batch]] = {
         (torch.linspace(0, 1, 64 * 28 * 28).reshape(64, 1, 28, 28), torch.arange(64) % 10),
     ),
 }  # fmt: skip
+GROUPS = {
+    **dict.fromkeys(REPLACED["products"][1], "products"),
+    **dict.fromkeys(REPLACED["functions"][1], "functions"),
+    **dict.fromkeys(REPLACED["statistics"][1], "norms, softmax, losses"),
+    **dict.fromkeys(REPLACED["sums"][1], "sums"),
+}
 
 
-def stepper(name: str) -> Callable[[bool], float]:
-    """Takes one step, exact or not, and gives its seconds of processor."""
+class Groups(TorchDispatchMode):
+    """Inside :func:`pol.exact`: the seconds of processor of the operators, by what they are for."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Called by torch for every operator."""
+        apart, run = way(func)
+        if apart:
+            with self:
+                return run(*args, **(kwargs or {}))
+        name, began = name_of(func), time.process_time()
+        result = func(*args, **(kwargs or {}))
+        update = torch._C._current_autograd_node() is None and not torch.is_grad_enabled()
+        self.seconds["update" if update else GROUPS.get(name, "the rest")] += time.process_time() - began
+        return result
+
+
+def stepper(name: str) -> Callable[..., float]:
+    """Takes one step of a kind, and gives its seconds of processor."""
     program_name, config, batch = WORK[name]
     program = load_program(program_name, program_digest(program_name))
-    state = program.build(config_from(config), bytes(32))
+    state = program.build(config_from(config), SEED)
 
-    def step(exactly: bool) -> float:
+    def step(*contexts: AbstractContextManager[Any]) -> float:
         began = time.process_time()
-        with exact() if exactly else nullcontext():
-            program.train_step(state, batch)
+        for context in contexts:
+            context.__enter__()
+        program.train_step(state, batch)
+        for context in reversed(contexts):
+            context.__exit__(None, None, None)
         return time.process_time() - began
 
     return step
 
 
-def ratio(name: str) -> dict[str, Any]:
-    """Medians over PAIRS pairs, after one that is not counted."""
+def digest_after(name: str, steps: int, *, fused: bool) -> bytes:
+    """The digest of the model after some exact steps."""
+    program_name, config, batch = WORK[name]
+    program = load_program(program_name, program_digest(program_name))
+    with exact(fused=fused):
+        state = program.build(config_from(config), SEED)
+        for _ in range(steps):
+            program.train_step(state, batch)
+    return tensors_digest(model_tensors(state.capture(SEED)))
+
+
+def measured(name: str) -> dict[str, Any]:
+    """Medians over ROUNDS rounds, after one that is not counted."""
     step = stepper(name)
-    pairs = [(step(False), step(True)) for _ in range(PAIRS + 1)][1:]
-    ratios = [slow / fast for fast, slow in pairs]
+    rounds = [[step(context()) for context in KINDS.values()] for _ in range(ROUNDS + 1)][1:]
+    columns = dict(zip(KINDS, zip(*rounds, strict=True), strict=True))
+    groups = {kind: profile(step, KINDS[kind]) for kind in list(KINDS)[1:]}
     return {
-        "native": round(statistics.median(fast for fast, _ in pairs), 3),
-        "exact": round(statistics.median(slow for _, slow in pairs), 3),
-        "ratio": round(statistics.median(ratios), 2),
-        "ratios": [round(value, 2) for value in sorted(ratios)],
-        "peak MiB": {kind: peak(name, kind) for kind in ("native", "exact")},
+        "seconds": {kind: [round(value, 3) for value in values] for kind, values in columns.items()},
+        "ratio": {
+            kind: round(statistics.median(a / b for a, b in zip(values, columns["native"], strict=True)), 2)
+            for kind, values in columns.items()
+        },
+        "where": groups,
+        "peak MiB": {kind: peak(name, kind) for kind in KINDS},
+        "digest, fused and eager": sorted({digest_after(name, 2, fused=fused).hex() for fused in (True, False)}),
     }
+
+
+def profile(step: Callable[..., float], context: Callable[[], AbstractContextManager[None]]) -> dict[str, float]:
+    """The seconds of one step by group of operators; what autograd, torch and Python take is none of them."""
+    groups = Groups()
+    total = step(context(), groups)
+    found = {
+        group: round(seconds, 3) for group, seconds in sorted(groups.seconds.items(), key=itemgetter(1), reverse=True)
+    }
+    return found | {"around them": round(total - sum(groups.seconds.values()), 3)}
 
 
 def peak(name: str, kind: str) -> int:
@@ -86,11 +155,11 @@ def main() -> None:
     if len(sys.argv) == 3:
         step = stepper(sys.argv[1])
         for _ in range(2):
-            step(sys.argv[2] == "exact")
+            step(KINDS[sys.argv[2]]())
         status = Path("/proc/self/status").read_text()  # ru_maxrss would count the process that started this one
         print(int(status.split("VmHWM:")[1].split()[0]) // 1024)
         return
-    results = {name: ratio(name) for name in WORK}
+    results = {name: measured(name) for name in WORK}
     text = json.dumps(results, indent=1)
     (HERE / "speed.json").write_text(text + "\n")
     print(text)

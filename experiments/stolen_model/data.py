@@ -83,13 +83,17 @@ def fashion(settings: Mapping[str, Any]) -> Part:
 
 
 def help_texts(settings: Mapping[str, Any]) -> Part:
-    """Python's help texts (``pydoc_data``, about 0.7 MB of English): windows of ``context`` bytes, and what follows.
+    """Python's help texts (``pydoc_data``, about 0.7 MB of English), as :func:`text_windows`."""
+    from pydoc_data.topics import topics
+
+    return text_windows("\n".join(topics[name] for name in sorted(topics)), settings)
+
+
+def text_windows(text: str, settings: Mapping[str, Any]) -> Part:
+    """Windows of ``context`` bytes of ``text``, side by side, and what follows each byte, int64 [n, context].
 
     With ``tokenizer``, the name of a base model's folder, tokens of that model in place of bytes.
     """
-    from pydoc_data.topics import topics
-
-    text = "\n".join(topics[name] for name in sorted(topics))
     if "tokenizer" in settings:
         tokens = np.array(_tokens(text, settings["tokenizer"]), dtype=np.int64)
     else:

@@ -21,6 +21,7 @@ from torch.nn import functional
 from pol.errors import SpecError
 from pol.portable.dot import BLOCK, product_bits
 from pol.portable.elementwise import rounded, single
+from pol.portable.fused_convolution import Canvas, correlated, weight_gradient
 from pol.portable.grid import quantised
 from pol.portable.sums import sum as total_over
 
@@ -76,6 +77,10 @@ def _gathered(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation
     """The ordinary convolution: contracted over channels (of a group) and offsets."""
     length = weight[0].numel()
     beta = product_bits(_contracted(length))
+    canvas = _canvas(x, weight.shape[2:], stride, padding, dilation)
+    found = correlated(x, canvas, weight, groups, beta)
+    if found is not None:
+        return found
     images = quantised(_padded(x, padding), list(range(1, x.dim())), beta)
     kernels = quantised(weight, list(range(1, weight.dim())), beta)
     return _correlated(images, kernels, stride, dilation, groups)
@@ -89,16 +94,24 @@ def _spread(
     kernel, space = weight.shape[2:], range(2, x.dim())
     flipped = torch.unflatten(weight, 0, (groups, -1)).transpose(1, 2).flatten(0, 1).flip(list(space))
     beta = product_bits(_contracted(flipped[0].numel()))
-    values = quantised(x, list(range(1, x.dim())), beta)
     reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
-    canvas = values.new_zeros(*x.shape[:2], *(n + r for n, r in zip(size, reach, strict=True)))
+    first = [r - p for r, p in zip(reach, padding, strict=True)]
+    length = [n + r for n, r in zip(size, reach, strict=True)]
+    whole = Canvas(
+        tuple(x.shape[2:]), tuple(first), tuple(stride), tuple(length), tuple(kernel), tuple(dilation),
+        (1,) * len(kernel), tuple(size),
+    )  # fmt: skip
+    found = correlated(x, whole, flipped, groups, beta)
+    if found is not None:
+        return found
+    values = quantised(x, list(range(1, x.dim())), beta)
+    canvas = values.new_zeros(*x.shape[:2], *length)
     # x[i] belongs at i * stride + reach - padding; what falls off the canvas meets no window
     places, taken = [], []
-    for n, s, p, r, length in zip(x.shape[2:], stride, padding, reach, canvas.shape[2:], strict=True):
-        first = max(0, -((r - p) // s))
-        last = min(n, (length - 1 - (r - p)) // s + 1)
-        places.append(slice(first * s + r - p, (last - 1) * s + r - p + 1, s))
-        taken.append(slice(first, last))
+    for n, s, f, most in zip(x.shape[2:], stride, first, length, strict=True):
+        begin, end = max(0, -(f // s)), min(n, (most - 1 - f) // s + 1)
+        places.append(slice(begin * s + f, (end - 1) * s + f + 1, s))
+        taken.append(slice(begin, end))
     canvas[(slice(None), slice(None), *places)] = values[(slice(None), slice(None), *taken)]
     return _correlated(canvas, quantised(flipped, list(range(1, x.dim())), beta), [1] * len(kernel), dilation, groups)
 
@@ -111,11 +124,16 @@ def _weight_gradient(
     positions = math.prod(small.shape[2:])
     block = max(1, BLOCK // max(1, positions))
     result = torch.zeros((groups, shape[0] // groups, math.prod(shape[1:])), dtype=torch.float64, device=large.device)
-    padded, dims = _padded(large, padding), [0, *range(2, large.dim())]
+    dims = [0, *range(2, large.dim())]
+    canvas = _canvas(large, shape[2:], stride, padding, dilation, small.shape[2:])
     for start in range(0, len(small), block):
-        part, images = small[start : start + block], padded[start : start + block]
+        part, images = small[start : start + block], large[start : start + block]
         beta = product_bits(_contracted(len(part) * positions))
-        heights, images = quantised(part, dims, beta), quantised(images, dims, beta)
+        found = weight_gradient(images, canvas, part, groups, beta)
+        if found is not None:
+            result += found
+            continue
+        heights, images = quantised(part, dims, beta), quantised(_padded(images, padding), dims, beta)
         sums = torch.zeros_like(result)
         for which, windows in _windows(images, shape[2:], small.shape[2:], stride, dilation, groups):
             rows = heights[which].reshape(-1, groups, shape[0] // groups, positions).permute(1, 2, 0, 3)
@@ -153,6 +171,18 @@ def _windows(
         which = slice(start, min(start + count, n))
         part = view.narrow(1 + len(kernel), start, which.stop - start)
         yield which, part.reshape(groups, channels // groups * math.prod(kernel), -1)
+
+
+def _canvas(
+    x: Tensor, kernel: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, out: Sizes | None = None
+) -> Canvas:
+    """How the images of an ordinary convolution lie, for the kernels."""
+    size = [n + 2 * p for n, p in zip(x.shape[2:], padding, strict=True)]
+    given = out or [(n - d * (k - 1) - 1) // s + 1 for n, s, d, k in zip(size, stride, dilation, kernel, strict=True)]
+    return Canvas(
+        tuple(x.shape[2:]), tuple(padding), (1,) * len(size), tuple(size), tuple(kernel), tuple(dilation),
+        tuple(stride), tuple(given),
+    )  # fmt: skip
 
 
 def _padded(x: Tensor, padding: Sizes) -> Tensor:

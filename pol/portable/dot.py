@@ -15,12 +15,18 @@ from pol.errors import ProofError
 
 MANTISSA = 53
 BLOCK = 2**13
+LONGEST = 2**20  # of a convolution, which is contracted in one piece
 _SINGLE, _LEAST, _MOST = 24, -149, 128
 
 
 def product_bits(length: int) -> int:
     """The largest beta for a dot product of ``length`` terms: length * 2**(2 * beta) <= 2**53."""
     return (MANTISSA - (length - 1).bit_length()) // 2
+
+
+def sum_bits(length: int) -> int:
+    """The largest beta for a sum of ``length`` terms: length * 2**beta <= 2**53, and beta <= 51."""
+    return min(51, MANTISSA - (length - 1).bit_length())
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,12 @@ def on_grid(row: Sequence[int], beta: int) -> GridRow:
 
 
 def exact_dot(row: GridRow, column: GridRow) -> tuple[int, int]:
-    """The dot product of one block as n, e with value n * 2**e; raises :class:`ProofError` if it would not be exact."""
+    """The dot product of one block as n, e with value n * 2**e; raises :class:`ProofError` if it would not be exact.
+
+    A block has at most BLOCK numbers, and at most LONGEST if it is of a convolution.
+    """
     length = len(row.integers)
-    if length != len(column.integers) or not 0 < length <= BLOCK:
+    if length != len(column.integers) or not 0 < length <= LONGEST:
         raise ProofError(f"a row of {length} and a column of {len(column.integers)} integers have no dot product")
     most = 2 ** product_bits(length)
     if any(abs(number) > most for number in (*row.integers, *column.integers)):

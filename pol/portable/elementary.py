@@ -87,6 +87,14 @@ _TAIL = tuple(
 # 2 / pi, 320 binary places
 _TWO_OVER_PI = int("a2f9836e4e441529fc2757d1f534ddc0db6295993c439041fe5163abdebbc561b7246e3a424dd2e0", 16)
 _PLACES = 320
+BELL = float.fromhex("0x1.9884533d43651p-2")  # 1 / sqrt(2 pi)
+SLOPE = float.fromhex("0x1.9884533d43651p+0")  # 2 sqrt(2 / pi)
+CUBE = 0.044715
+CONSTANTS: dict[str, float | tuple[float, ...]] = {
+    "LOG2_E": LOG2_E, "LN_2": LN_2, "ROUNDER": ROUNDER, "ROOT_2": math.sqrt(2.0), "BELL": BELL, "SLOPE": SLOPE,
+    "CUBE": CUBE, "CUBE_3": 3.0 * CUBE, "EXP2": _EXP2, "ARTANH": _ARTANH, "ERF": _ERF, "TAIL": _TAIL,
+}  # fmt: skip
+"""What the compiled forms of these functions need; by their names in elements.c."""
 _LEAST, _MOST = -149, 128  # exponents of float32: the least denormal, and that of infinity and NaN
 
 

@@ -18,7 +18,11 @@ import torch
 from torch import Tensor
 
 from pol.errors import SpecError
+from pol.portable import fused
 from pol.portable.elementary import (
+    BELL,
+    CUBE,
+    SLOPE,
     erf64,
     exp64,
     expm1_64,
@@ -31,34 +35,31 @@ from pol.portable.elementary import (
 PIECE = 2**15  # elements a thread: 256 KiB of float64, and what one thread takes of an element-wise operation
 MAX_POWER = 1024
 _ROUNDED = frozenset({torch.float32, torch.bfloat16, torch.float16})
-_BELL = float.fromhex("0x1.9884533d43651p-2")  # 1 / sqrt(2 pi)
-_SLOPE = float.fromhex("0x1.9884533d43651p+0")  # 2 sqrt(2 / pi)
-_CUBE = 0.044715
 
 
 def exp(x: Tensor) -> Tensor:
     """e^x; 0 at -inf, inf at inf."""
-    return _by_pieces(exp64, x)
+    return _by_pieces(exp64, x, kernel="exp")
 
 
 def log(x: Tensor) -> Tensor:
     """The natural logarithm; relative error of the float64 value below 2^-50. -inf at zeros, NaN below, inf at inf."""
-    return _by_pieces(log64, x)
+    return _by_pieces(log64, x, kernel="log")
 
 
 def tanh(x: Tensor) -> Tensor:
     """The hyperbolic tangent, as (e^2x - 1) / (e^2x + 1). The sign of zero is lost."""
-    return _by_pieces(_tanh, x)
+    return _by_pieces(_tanh, x, kernel="tanh")
 
 
 def tanh_backward(grad: Tensor, output: Tensor) -> Tensor:
     """grad (1 - output^2), in float64; relative error below 2^-50."""
-    return _by_pieces(lambda g, y: (y * y).neg_().add_(1.0).mul_(g), grad, output)
+    return _by_pieces(lambda g, y: (y * y).neg_().add_(1.0).mul_(g), grad, output, kernel="tanh_backward")
 
 
 def erf(x: Tensor) -> Tensor:
     """The error function."""
-    return _by_pieces(erf64, x)
+    return _by_pieces(erf64, x, kernel="erf")
 
 
 def erfinv(x: Tensor) -> Tensor:
@@ -78,22 +79,22 @@ def cos(x: Tensor) -> Tensor:
 
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + e^-x)."""
-    return _by_pieces(_sigmoid, x)
+    return _by_pieces(_sigmoid, x, kernel="sigmoid")
 
 
 def sigmoid_backward(grad: Tensor, output: Tensor) -> Tensor:
     """grad (1 - output) output, in float64; relative error below 2^-50."""
-    return _by_pieces(lambda g, y: (1.0 - y).mul_(y).mul_(g), grad, output)
+    return _by_pieces(lambda g, y: (1.0 - y).mul_(y).mul_(g), grad, output, kernel="sigmoid_backward")
 
 
 def silu(x: Tensor) -> Tensor:
     """x / (1 + e^-x); NaN at -inf, as in torch."""
-    return _by_pieces(lambda value: _sigmoid(value).mul_(value), x)
+    return _by_pieces(lambda value: _sigmoid(value).mul_(value), x, kernel="silu")
 
 
 def silu_backward(grad: Tensor, x: Tensor) -> Tensor:
     """grad s (1 + x (1 - s)) with s the sigmoid; the error is below 2^-30 |grad| s (1 + |x| (1 - s))."""
-    return _by_pieces(_silu_backward, grad, x)
+    return _by_pieces(_silu_backward, grad, x, kernel="silu_backward")
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:
@@ -101,12 +102,16 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
     s is the sigmoid: (1 + tanh(u)) / 2 = s(2u). NaN at -inf, as in torch.
     """
-    return _by_pieces(_gelu_tanh if _is_tanh(approximate) else _gelu, x)
+    if _is_tanh(approximate):
+        return _by_pieces(_gelu_tanh, x, kernel="gelu_tanh")
+    return _by_pieces(_gelu, x, kernel="gelu")
 
 
 def gelu_backward(grad: Tensor, x: Tensor, approximate: str = "none") -> Tensor:
     """The derivative of :func:`gelu` times ``grad``; the error is below 2^-29 of its terms' magnitudes."""
-    return _by_pieces(_gelu_tanh_backward if _is_tanh(approximate) else _gelu_backward, grad, x)
+    if _is_tanh(approximate):
+        return _by_pieces(_gelu_tanh_backward, grad, x, kernel="gelu_tanh_backward")
+    return _by_pieces(_gelu_backward, grad, x, kernel="gelu_backward")
 
 
 def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -160,11 +165,18 @@ def scalar_pow(base: float, x: Tensor) -> Tensor:
     return _by_pieces(lambda value: exp64(value * logarithm), x)
 
 
-def _by_pieces(core: Callable[..., Tensor], *arguments: Tensor) -> Tensor:
-    """``core`` of the arguments in float64, rounded once; ``core`` leaves its arguments as they are."""
+def _by_pieces(core: Callable[..., Tensor], *arguments: Tensor, kernel: str | None = None) -> Tensor:
+    """``core`` of the arguments in float64, rounded once; ``core`` leaves its arguments as they are.
+
+    ``kernel`` is its name among those of :mod:`pol.portable.compiled`.
+    """
     first = arguments[0]
     if first.dtype not in _ROUNDED and first.dtype != torch.float64:
         raise SpecError(f"pol.exact has no functions of {first.dtype}: convert to float32 first")
+    halves = first.dtype in (torch.bfloat16, torch.float16)
+    fast = fused.of_elements(kernel, *(a.float() if halves else a for a in arguments)) if kernel else None
+    if fast is not None:
+        return fast.to(first.dtype)
     flat = [argument.reshape(-1) for argument in arguments]
     found = torch.empty(first.shape, dtype=first.dtype, device=first.device)
     piece = PIECE * torch.get_num_threads() if first.device.type == "cpu" else max(1, first.numel())
@@ -212,7 +224,7 @@ def _gelu(x: Tensor) -> Tensor:
 
 def _gelu_backward(grad: Tensor, x: Tensor) -> Tensor:
     below, bell = _normal(x)
-    return bell.mul_(_BELL).mul_(x).add_(below).mul_(grad)
+    return bell.mul_(BELL).mul_(x).add_(below).mul_(grad)
 
 
 def _normal(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -222,13 +234,13 @@ def _normal(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
-    return _sigmoid((x * x).mul_(_CUBE).add_(1.0).mul_(x).mul_(_SLOPE)).mul_(x)
+    return _sigmoid((x * x).mul_(CUBE).add_(1.0).mul_(x).mul_(SLOPE)).mul_(x)
 
 
 def _gelu_tanh_backward(grad: Tensor, x: Tensor) -> Tensor:
     square = x * x
-    s = _sigmoid((square * _CUBE).add_(1.0).mul_(x).mul_(_SLOPE))
-    slope = square.mul_(3.0 * _CUBE).add_(1.0).mul_(_SLOPE)
+    s = _sigmoid((square * CUBE).add_(1.0).mul_(x).mul_(SLOPE))
+    slope = square.mul_(3.0 * CUBE).add_(1.0).mul_(SLOPE)
     return slope.mul_(x).mul_(1.0 - s).add_(1.0).mul_(s).mul_(grad)
 
 

@@ -24,14 +24,11 @@ from collections.abc import Sequence
 
 import torch
 
-from pol.portable.dot import BLOCK, MANTISSA, product_bits
+from pol.portable import fused
+from pol.portable.dot import BLOCK, product_bits, sum_bits
+from pol.portable.fused import shift_factor
 
 EXPONENT_BITS = 0x7FF0000000000000
-
-
-def sum_bits(length: int) -> int:
-    """The largest beta for a sum of ``length`` terms: length * 2**beta <= 2**53, and beta <= 51."""
-    return min(51, MANTISSA - (length - 1).bit_length())
 
 
 def magnitude(x: torch.Tensor, dims: Sequence[int]) -> torch.Tensor:
@@ -59,7 +56,7 @@ def quantised(x: torch.Tensor, dims: Sequence[int], beta: int) -> torch.Tensor:
 
 def on_grid(x: torch.Tensor, power: torch.Tensor, beta: int) -> torch.Tensor:
     """:func:`quantised` where ``power`` is known: every |x| < 2 * power, the same for a whole group."""
-    shift = power * (1.5 * 2.0 ** (MANTISSA - beta))
+    shift = power * shift_factor(beta)
     return x.to(torch.float64, copy=True).add_(shift).sub_(shift)
 
 
@@ -100,6 +97,9 @@ def _block_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _block_total(x: torch.Tensor, dims: list[int]) -> torch.Tensor:
+    found = fused.block_total(x, dims)
+    if found is not None:
+        return found
     beta = sum_bits(math.prod(x.shape[dim] for dim in dims))
     return quantised(x, dims, beta).sum(dims, keepdim=True)
 

@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
 from pol.errors import SpecError
-from pol.portable import optimizers, selftest
+from pol.portable import optimizers, selftest, trial
+from pol.portable.compiled import KERNELS
 from pol.portable.elementwise import PLAIN
 from pol.portable.table import INSTEAD, TABLE, Entry, Kind, name_of
 from pol.portable.whole import WHOLE
@@ -35,9 +36,11 @@ class RefusedOperator(SpecError):
 
 
 @contextmanager
-def exact() -> Iterator[None]:
+def exact(*, fused: bool = True) -> Iterator[None]:
     """Compute with the same bits on every device, processor, number of threads and memory layout.
 
+    On a CPU the kernels of :mod:`pol.portable.compiled` are used if they can be had here, which is faster and gives the
+    same bits; not if ``fused`` is False. The first use on a machine takes some seconds of its C compiler.
     Raises :class:`SpecError` for an operator outside the table, naming it, where it was called and what to use; and
     :class:`pol.errors.CannotRun` if this machine's arithmetic fails the self-test. Inside another ``exact()`` it
     changes nothing. What is computed outside torch (by numpy, or a learning rate's cosine by Python) is not touched.
@@ -46,11 +49,12 @@ def exact() -> Iterator[None]:
         yield
         return
     selftest.check()
+    kernels = trial.passed() if fused else None
     cudnn = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False  # so that CUDA calls the operators that a CPU does
     try:
         # torch's functions do not show the mode what they call: attention inside them is composed of operators
-        with sdpa_kernel(SDPBackend.MATH), _WholeFunctions(), ExactMode():  # type: ignore[no-untyped-call]
+        with KERNELS.using(kernels), sdpa_kernel(SDPBackend.MATH), _WholeFunctions(), ExactMode():  # type: ignore[no-untyped-call]
             yield
     finally:
         torch.backends.cudnn.enabled = cudnn

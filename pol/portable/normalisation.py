@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pol.portable import fused_normalisation as fused
 from pol.portable.elementwise import rounded, single
 from pol.portable.functions import exp, log
 from pol.portable.grid import total
@@ -23,8 +24,12 @@ Three = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 def softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
     """exp(x - max) over its sum along ``dim``; NaN where all are -inf."""
-    parts, sums = _exponentials(single(x), dim)
-    return rounded(parts / sums.float(), torch.float32 if half_to_float else x.dtype)
+    values = single(x)
+    found = fused.softmax(values, dim)
+    if found is None:
+        parts = exp(values - values.amax(dim, keepdim=True))
+        found = parts / total(parts, [dim]).float()
+    return rounded(found, torch.float32 if half_to_float else x.dtype)
 
 
 def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -37,22 +42,25 @@ def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tenso
 def softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     """(grad - sum(grad * output)) * output."""
     g, y = single(grad), single(output)
-    along = total(g * y, [dim]).float()
-    return rounded((g - along) * y, dtype)
+    found = fused.softmax_backward(g, y, dim)
+    return rounded((g - total(g * y, [dim]).float()) * y if found is None else found, dtype)
 
 
 def log_softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
     """x - max - log(sum(exp(x - max))) along ``dim``."""
     values = single(x)
-    shifted = values - values.amax(dim, keepdim=True)
-    result = shifted - log(total(exp(shifted), [dim]).float())
+    result = fused.log_softmax(values, dim)
+    if result is None:
+        shifted = values - values.amax(dim, keepdim=True)
+        result = shifted - log(total(exp(shifted), [dim]).float())
     return rounded(result, torch.float32 if half_to_float else x.dtype)
 
 
 def log_softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     """grad - exp(output) * sum(grad)."""
-    g = single(grad)
-    return rounded(g - exp(single(output)) * total(g, [dim]).float(), dtype)
+    g, y = single(grad), single(output)
+    found = fused.log_softmax_backward(g, y, dim)
+    return rounded(g - exp(y) * total(g, [dim]).float() if found is None else found, dtype)
 
 
 def layer_norm(
@@ -60,6 +68,9 @@ def layer_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimensions; also mean and 1 / sqrt."""
     values = single(x)
+    found = fused.layer_norm(values, shape, _single(weight), _single(bias), eps)
+    if found is not None:
+        return rounded(found[0], x.dtype), found[1], found[2]
     mean, spread = variance(values, _last(x, shape))
     scale = _inverse_root(spread, eps)
     result = _affine((values - mean) * scale, weight, bias)
@@ -71,7 +82,11 @@ def layer_norm_backward(
     bias: Tensor | None, wanted: Sequence[bool],
 ) -> Three:  # fmt: skip
     """The gradients of input, weight and bias, where ``wanted``."""
-    g, normal = single(grad), (single(x) - mean) * scale
+    g, values = single(grad), single(x)
+    found = fused.layer_norm_backward(g, values, shape, mean, scale, _single(weight))
+    if found is not None:
+        return _finished(found, x, weight, bias, shape, wanted)
+    normal = (values - mean) * scale
     rows = list(range(x.dim() - len(shape)))
     scaled = g if weight is None else g * single(weight)
     to_x = rounded(_centred(scaled, normal, _last(x, shape)) * scale, x.dtype) if wanted[0] else None
@@ -92,15 +107,17 @@ def batch_norm(
         scale = _inverse_root(_column(running_variance, x).double(), eps)
         result = _affine((values - _column(running_mean, x)) * scale, _columns(weight, x), _columns(bias, x))
         return rounded(result, x.dtype), values.new_empty(0), values.new_empty(0)
-    mean, spread = variance(values, dims)
+    mean, spread = fused.channel_variance(values) or variance(values, dims)
     scale = _inverse_root(spread, eps)
     count = x.numel() // max(1, x.shape[1])
     if running_mean is not None:
         _move(running_mean, mean, momentum)
     if running_variance is not None:
         _move(running_variance, quotient(spread * count, max(1, count - 1)).float(), momentum)
-    result = _affine((values - mean) * scale, _columns(weight, x), _columns(bias, x))
-    return rounded(result, x.dtype), mean.reshape(-1), scale.reshape(-1)
+    found = fused.channel_norm(values, mean, scale, _single(weight), _single(bias))
+    if found is None:
+        found = _affine((values - mean) * scale, _columns(weight, x), _columns(bias, x))
+    return rounded(found, x.dtype), mean.reshape(-1), scale.reshape(-1)
 
 
 def batch_norm_backward(
@@ -115,6 +132,9 @@ def batch_norm_backward(
     else:
         assert running_mean is not None and running_variance is not None
         centre, root = _column(running_mean, x), _inverse_root(_column(running_variance, x).double(), eps)
+    found = fused.channel_norm_backward(g, single(x), centre, root, _single(weight)) if training else None
+    if found is not None:
+        return _finished(found, x, weight, weight, [x.shape[1]], wanted)
     normal = (single(x) - centre) * root
     to_x = None
     if wanted[0]:
@@ -152,9 +172,12 @@ def group_norm_backward(
 
 def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor]:
     """x / sqrt(mean(x * x) + eps) * weight over the last dimensions; also 1 / sqrt."""
-    values, dims = single(x), _last(x, shape)
+    values, dims, least = single(x), _last(x, shape), torch.finfo(x.dtype).eps if eps is None else eps
+    found = fused.rms_norm(values, shape, _single(weight), least)
+    if found is not None:
+        return rounded(found[0], x.dtype), found[1]
     squares = quotient(total(values * values, dims), math.prod(shape))
-    scale = _inverse_root(squares, torch.finfo(x.dtype).eps if eps is None else eps)
+    scale = _inverse_root(squares, least)
     return rounded(_affine(values * scale, weight, None), x.dtype), scale
 
 
@@ -162,18 +185,16 @@ def rms_norm_backward(
     grad: Tensor, x: Tensor, shape: Sequence[int], scale: Tensor, weight: Tensor | None, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of input and weight, where ``wanted``."""
-    g, dims = single(grad), _last(x, shape)
-    normal = single(x) * scale
+    g, values, dims = single(grad), single(x), _last(x, shape)
+    found = fused.rms_norm_backward(g, values, shape, scale, _single(weight))
+    if found is not None:
+        return _finished((*found, None), x, weight, None, shape, [*wanted, False])[:2]
+    normal = values * scale
     scaled = g if weight is None else g * single(weight)
     along = quotient(total(scaled * normal, dims), math.prod(shape)).float()
     to_x = rounded((scaled - normal * along) * scale, x.dtype) if wanted[0] else None
     rows = list(range(x.dim() - len(shape)))
     return to_x, _affine_gradients(g, normal, rows, weight, None, [True, wanted[1], False], shape)[0]
-
-
-def _exponentials(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    parts = exp(values - values.amax(dim, keepdim=True))
-    return parts, total(parts, [dim])
 
 
 def _last(x: Tensor, shape: Sequence[int]) -> list[int]:
@@ -211,6 +232,18 @@ def _affine_gradients(
     return to_weight, to_bias
 
 
+def _finished(
+    found: Three, x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[int], wanted: Sequence[bool]
+) -> Three:
+    """Gradients from a kernel in the types of what they are gradients of, where ``wanted``."""
+    to_x, to_weight, to_bias = (part if want else None for part, want in zip(found, wanted, strict=True))
+    return (
+        None if to_x is None else rounded(to_x, x.dtype),
+        None if to_weight is None or weight is None else rounded(to_weight, weight.dtype).reshape(tuple(shape)),
+        None if to_bias is None else rounded(to_bias, torch.float32 if bias is None else bias.dtype).reshape(*shape),
+    )
+
+
 def _move(running: Tensor, value: Tensor, momentum: float) -> None:
     running.copy_(single(running) * (1 - momentum) + value.reshape(-1) * momentum)
 
@@ -218,6 +251,10 @@ def _move(running: Tensor, value: Tensor, momentum: float) -> None:
 def _column(values: Tensor, x: Tensor) -> Tensor:
     """One value a channel, shaped to go with ``x`` (N, C, ...)."""
     return values.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def _single(values: Tensor | None) -> Tensor | None:
+    return None if values is None else single(values)
 
 
 def _columns(values: Tensor | None, x: Tensor) -> Tensor | None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 from pol.portable.elementwise import Number, rounded, single
-from pol.portable.grid import product
+from pol.portable.fused import product as fused_product
+from pol.portable.grid import product as product_by_torch
 
 
 def mm(a: Tensor, b: Tensor) -> Tensor:
     """a @ b, for matrices or for batches of them."""
-    return rounded(product(single(a), single(b)), a.dtype)
+    return rounded(_product(single(a), single(b)), a.dtype)
 
 
 def addmm(bias: Tensor, a: Tensor, b: Tensor, *, beta: Number = 1, alpha: Number = 1) -> Tensor:
     """bias * beta + (a @ b) * alpha, each product rounded to float32, and then the sum."""
-    result = product(single(a), single(b)).float()
+    result = _product(single(a), single(b))
     if alpha != 1:
         result *= alpha
     if beta != 0:
@@ -31,3 +32,8 @@ def mv(a: Tensor, b: Tensor) -> Tensor:
 def dot(a: Tensor, b: Tensor) -> Tensor:
     """The dot product of two vectors."""
     return mm(a.unsqueeze(0), b.unsqueeze(1)).reshape(())
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    found = fused_product(a, b)
+    return product_by_torch(a, b).float() if found is None else found

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from pol.errors import SpecError
+from pol.portable.dot import sum_bits
 from pol.portable.elementwise import Number, rounded, single, sqrt, unsigned_zero
-from pol.portable.grid import quantised, sum_bits, total
+from pol.portable.grid import quantised, total
 
 
 def dims_of(x: Tensor, dim: int | Sequence[int] | None) -> list[int]:

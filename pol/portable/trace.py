@@ -2,15 +2,13 @@
 
 An operation is named like its entry in :mod:`pol.portable.table`; its attributes are the arguments that are no tensors,
 without those that say where and how a tensor lies in memory. Tensors are bound by their root over blocks of 16 KiB
-(:func:`pol.tensors.tensor_root`, under the empty name). Before a matrix product stand the operations it is made of:
-
-- ``exact::transpose``: the right operand with its columns as rows, so that a column lies together;
-- ``exact::quantise``, for each operand and each block of the contraction: integers (int32) and the exponents of their
-  unit, one a row (int16);
-- ``exact::product``: the block's product in float64, of which :func:`pol.portable.dot.exact_dot` recomputes an element.
+(:func:`pol.tensors.tensor_root`, under the empty name). An operator that draws has the key that it draws
+(:mod:`pol.portable.random`) as its last input. Before a product or a convolution stand the operations it is made of
+(:mod:`pol.portable.parts`), down to integers of which anyone can recompute an element.
 
 The list depends on the program, its release of torch and the batch alone, not on the machine. (Of a batch that lies in
-memory otherwise, torch may choose other moves; the tensors they move to are the same.)
+memory otherwise, torch may choose other moves; the tensors they move to are the same.) :mod:`pol.portable.dispute`
+finds where two lists part.
 """
 
 from __future__ import annotations
@@ -26,9 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 
 from pol.encoding import Json, canonical_json, digest, float_text, u64
 from pol.merkle import leaf_digest, merkle_root
-from pol.portable.dot import BLOCK, product_bits
-from pol.portable.grid import quantised, unit
-from pol.portable.mode import exact, way
+from pol.portable import draws
+from pol.portable.mode import entry_of, exact, way
+from pol.portable.parts import parts_of
+from pol.portable.random import draw_key
 from pol.portable.table import name_of
 from pol.tensors import tensor_header, tensor_root
 
@@ -40,8 +39,9 @@ if TYPE_CHECKING:
 OPERATION_DOMAIN = "aiarena/operation/v1"
 ATTRIBUTES_DOMAIN = "aiarena/operation-attributes/v1"
 UNWRITTEN_DOMAIN = "aiarena/unwritten-tensor/v1"
+KEY_DOMAIN = "aiarena/random-key/v1"
 MAX_NUMBER = 2**63 - 1
-PRODUCTS = {"mm": (0, 1), "bmm": (0, 1), "addmm": (1, 2), "baddbmm": (1, 2)}  # where their operands are
+KEYED = frozenset(run for name, run in draws.OPERATORS.items() if name != "linspace")
 OVERWRITING = frozenset({"bernoulli_", "copy_", "fill_", "normal_", "random_", "uniform_", "zero_"})
 PLACEMENT = frozenset({"device", "layout", "memory_format", "non_blocking", "pin_memory"})
 
@@ -87,9 +87,8 @@ class OperatorTrace(TorchDispatchMode):
         name = name_of(func)
         with _disable_current_modes():
             attributes = _attributes(args, options)
-            inputs = _read(name, args, options)
-            places = PRODUCTS.get(name, ())
-            self.operations.extend(_parts_of_a_product(*(args[place] for place in places)) if places else ())
+            inputs = _read(name, args, options) + _key(func, options)
+            self.operations.extend(_operation(*part) for part in parts_of(name, args))
         result = func(*args, **options)
         with _disable_current_modes():
             outputs = tuple(_unwritten(t) if "empty" in name else _root(t) for t in _tensors(result))
@@ -117,38 +116,6 @@ def first_difference(mine: Sequence[Operation], theirs: Sequence[Operation]) -> 
     shared = min(len(mine), len(theirs))
     found = next((index for index in range(shared) if mine[index] != theirs[index]), shared)
     return found if found < max(len(mine), len(theirs)) else None
-
-
-def _parts_of_a_product(left: Tensor, right: Tensor) -> Iterator[Operation]:
-    columns = right.transpose(-1, -2).contiguous()
-    yield _operation("exact::transpose", {}, [right], [columns])
-    for start in range(0, left.shape[-1], BLOCK):
-        block = slice(start, start + BLOCK)
-        beta = product_bits(left[..., block].shape[-1])
-        factors = []
-        for operand in (left, columns):
-            factors.append(_integers(operand[..., block].float(), beta))
-            yield _operation("exact::quantise", {"beta": beta, "start": start}, [operand], factors[-1])
-        (a, powers), (b, others) = factors
-        rows, turned = _values(a, powers), _values(b, others).transpose(-1, -2)
-        yield _operation("exact::product", {"start": start}, [a, powers, b, others], [(rows @ turned).add_(0.0)])
-
-
-def _integers(x: Tensor, beta: int) -> list[Tensor]:
-    """The integers of the rows of ``x`` on their grids, and the exponents of their units.
-
-    0 for a row of zeros, and the integers of one that is not finite.
-    """
-    units = unit(x, [-1], beta)
-    multiples = quantised(x, [-1], beta) / units
-    integers = torch.where(multiples.isfinite(), multiples, 0.0)
-    exponents = torch.where(units == 0, 0, (units.view(torch.int64) >> 52) - 1023)
-    return [integers.to(torch.int32), exponents.to(torch.int16)]
-
-
-def _values(integers: Tensor, exponents: Tensor) -> Tensor:
-    scale = ((exponents.to(torch.int64) + 1023) << 52).view(torch.float64)
-    return integers.to(torch.float64) * scale
 
 
 def _operation(
@@ -195,6 +162,16 @@ def _read(name: str, args: Sequence[Any], options: Mapping[str, Any]) -> tuple[b
     if name.partition(".")[0] in OVERWRITING:
         read[0] = _unwritten(args[0])
     return tuple(read)
+
+
+def _key(func: OpOverload, options: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """The digest of the key that a random operator is about to draw, from a copy of its generator."""
+    entry = entry_of(func)
+    if entry is None or entry.run not in KEYED:
+        return ()
+    copy = torch.Generator()
+    copy.set_state((options.get("generator") or torch.default_generator).get_state())
+    return (digest(KEY_DOMAIN, u64(draw_key(copy))),)
 
 
 def _root(tensor: Tensor) -> bytes:

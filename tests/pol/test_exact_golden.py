@@ -25,7 +25,7 @@ from pol.program import program_digest
 from pol.spec import EXACT
 from pol.state import model_tensors
 from pol.tensors import tensors_digest
-from tests.pol.programs import NAMES, case
+from tests.pol.programs import NAMES, case, tiny_base
 from tests.runs import SEED
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +46,13 @@ def trained(name: str) -> str:
         return to_hex(tensors_digest(model_tensors(state.capture(SEED))))
 
 
+def adapted(folder: Path) -> str:
+    """The same of LoRA adapters, of a base model that exact() drew into ``folder``."""
+    with exact():
+        tiny_base(folder)
+    return trained("lora/tiny-llama")
+
+
 @other_release
 @pytest.mark.parametrize("name", DIGESTS["models"])
 @pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -63,6 +70,13 @@ def test_it_does_so_on_another_class_of_machine(capability: str) -> None:
     command = [sys.executable, "-c", script, *DIGESTS["models"]]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == list(DIGESTS["models"].values())
+
+
+@other_release
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_adapters_of_a_base_model_train_to_the_digest_on_file(threads: int, tmp_path: Path) -> None:
+    torch.set_num_threads(threads)
+    assert adapted(tmp_path) == DIGESTS["adapters"]["lora/tiny-llama"]
 
 
 def test_every_program_that_needs_no_base_model_is_on_file() -> None:

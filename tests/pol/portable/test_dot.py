@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from pol import exact
 from pol.errors import ProofError
-from pol.portable.dot import BLOCK, GridRow, exact_dot, exact_element, on_grid, product_bits
+from pol.portable.dot import BLOCK, LONGEST, GridRow, exact_dot, exact_element, on_grid, product_bits
 from pol.portable.products import mm
 
 VECTORS = json.loads((Path(__file__).parents[2] / "golden/exact-dot.json").read_text())
@@ -89,7 +89,7 @@ def test_zeros_have_one_sign(shape: tuple[int, int, int]) -> None:
         lambda: exact_element([2**32], [0]),
         lambda: exact_element([-1], [0]),
         lambda: exact_dot(GridRow((2**26 + 1,), 0), GridRow((1,), 0)),
-        lambda: exact_dot(GridRow((1,) * (BLOCK + 1), 0), GridRow((1,) * (BLOCK + 1), 0)),
+        lambda: exact_dot(GridRow((1,) * (LONGEST + 1), 0), GridRow((1,) * (LONGEST + 1), 0)),
     ],
 )
 def test_what_is_no_row_or_not_exact_is_refused(call: object) -> None:

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from pol import exact
 from pol.data import Batch, Dataset
+from pol.encoding import digest, u64
 from pol.merkle import MerkleTree, root_from_proof
 from pol.order import DataOrder
 from pol.portable import products
 from pol.portable.dot import exact_dot, on_grid, product_bits
 from pol.portable.mode import way
-from pol.portable.trace import OperatorTrace, first_difference, traced_step
+from pol.portable.random import draw_key
+from pol.portable.trace import KEY_DOMAIN, OperatorTrace, first_difference, traced_step
 from pol.program import load_program
 from pol.tensors import tensor_root
 from tests.pol.portable.test_dot import bits_of
@@ -136,3 +138,33 @@ def test_attributes_are_bound() -> None:
         lambda: nn.functional.pad(x, (1, 0)), lambda: nn.functional.pad(x, (0, 1)),
     ]  # fmt: skip
     assert len({traced(call) for call in calls}) == len(calls)
+
+
+def test_the_key_of_a_random_operator_is_among_its_inputs() -> None:
+    """Two keys, two inputs; who has the key has the numbers, and the trace itself draws none."""
+
+    def drawn(seed: int, call: Callable[[], Tensor]) -> tuple[tuple[bytes, ...], Tensor]:
+        torch.manual_seed(seed)
+        with exact(), OperatorTrace() as trace:
+            result = call()
+        (inputs,) = [operation.inputs for operation in trace.operations if operation.inputs]
+        return inputs, result
+
+    calls: list[Callable[[], Tensor]] = [
+        lambda: torch.empty(3).bernoulli_(0.5), lambda: torch.randn(3), lambda: torch.randperm(9),
+        lambda: torch.rand(3, generator=torch.Generator().manual_seed(torch.initial_seed())),
+    ]  # fmt: skip
+    for call in calls:
+        (*_, first), numbers = drawn(1, call)
+        (*_, again), same = drawn(1, call)
+        (*_, other), _ = drawn(2, call)
+        assert first == again != other and torch.equal(numbers, same)
+        torch.manual_seed(1)
+        key = digest(KEY_DOMAIN, u64(draw_key()))
+        assert first == key
+        torch.manual_seed(1)
+        with exact():
+            assert torch.equal(call(), numbers)
+    with exact(), OperatorTrace() as trace:
+        torch.linspace(0, 1, 5)
+    assert all(not operation.inputs for operation in trace.operations)
