@@ -138,7 +138,7 @@ BUGS = [
     ),
     Bug(
         "the index is by own and delegated stake", ESCROW,
-        (("INDEX_ONE, stake.delegated)", "INDEX_ONE, uint256(stake.own) + stake.delegated)"),),
+        (("perUnit(pool, stake.delegated)", "perUnit(pool, uint256(stake.own) + stake.delegated)"),),
         LAWS, "I24",
     ),
     Bug(

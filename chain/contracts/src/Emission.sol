@@ -4,7 +4,6 @@ pragma solidity ^0.8.30;
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {SafeCast} from "@openzeppelin/contracts/utils/math/SafeCast.sol";
-import {FixedPointMathLib} from "solady/utils/FixedPointMathLib.sol";
 
 import {IArena} from "./interfaces/IArena.sol";
 import {IArenaToken} from "./interfaces/IArenaToken.sol";
@@ -31,8 +30,6 @@ contract Emission is IEmission, ReentrancyGuardTransient {
         uint256 leaving;
         uint256 index;
     }
-
-    uint256 private constant INDEX_ONE = 2 ** 128;
 
     IArenaToken public immutable token;
     IArena public immutable arena;
@@ -84,7 +81,7 @@ contract Emission is IEmission, ReentrancyGuardTransient {
         for (; days_ > 0 && day < over; --days_) {
             Day storage today = _days[day];
             weight = weight + today.joining - today.leaving;
-            uint256 raise = weight == 0 ? 0 : FixedPointMathLib.fullMulDiv(amountOf(day), INDEX_ONE, weight);
+            uint256 raise = weight == 0 ? 0 : ArenaMath.perUnit(amountOf(day), weight);
             _days[++day].index = today.index + raise;
         }
         poked = day;
@@ -140,7 +137,7 @@ contract Emission is IEmission, ReentrancyGuardTransient {
         uint64 end = _daysOver(begin + clock.roundLength);
         if (end <= first) return 0;
         if (end > poked) revert NotPoked(poked, end);
-        return FixedPointMathLib.fullMulDiv(task.weight, _days[end].index - _days[first].index, INDEX_ONE);
+        return ArenaMath.earned(task.weight, _days[end].index - _days[first].index);
     }
 
     function _weigh(TaskId taskId) private view returns (uint256) {

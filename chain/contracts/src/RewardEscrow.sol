@@ -35,8 +35,6 @@ contract RewardEscrow is IRewardEscrow, ReentrancyGuardTransient {
         Checkpoints.Trace256 index;
     }
 
-    uint256 private constant INDEX_ONE = 2 ** 128;
-
     IArenaToken public immutable token;
     IArena public immutable arena;
     IScoring public immutable scoring;
@@ -125,8 +123,7 @@ contract RewardEscrow is IRewardEscrow, ReentrancyGuardTransient {
         account.allocated += SafeCast.toUint128(amount);
         if (pool != 0) {
             account.pools += uint128(pool);
-            uint256 raise = FixedPointMathLib.fullMulDiv(pool, INDEX_ONE, stake.delegated);
-            account.index.push(round, account.index.latest() + raise);
+            account.index.push(round, account.index.latest() + ArenaMath.perUnit(pool, stake.delegated));
         }
         emit Allocated(taskId, round, stake.operator, amount);
         return amount;
@@ -212,7 +209,7 @@ contract RewardEscrow is IRewardEscrow, ReentrancyGuardTransient {
         for (uint256 k = stretches.length; k > 0; --k) {
             Stretch memory stretch = stretches[k - 1];
             uint256 first = index.upperLookup(stretch.from - 1);
-            amount += FixedPointMathLib.fullMulDiv(stretch.amount, last - first, INDEX_ONE);
+            amount += ArenaMath.earned(stretch.amount, last - first);
             last = first;
         }
     }

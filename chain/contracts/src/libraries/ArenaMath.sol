@@ -10,6 +10,8 @@ library ArenaMath {
     uint256 internal constant BPS = 10_000;
     /// @notice One score basis point in WAD.
     uint256 internal constant SCORE_UNIT = 1e14;
+    /// @notice One wei in an index's units.
+    uint256 internal constant INDEX_ONE = 2 ** 128;
 
     /// @notice Divides a round's reward between trainers and validators by their own stakes; the two add up to it.
     /// @param trainers Sum of the trainers' own stakes; not both sums zero.
@@ -54,6 +56,17 @@ library ArenaMath {
         returns (uint256)
     {
         return portion(reward, (BPS - commissionBps) * delegated, BPS * (own + delegated));
+    }
+
+    /// @notice What each unit has of a pool that so many share: floor(pool * 2^128 / units), in units of 2^-128 wei.
+    /// @param units Not zero.
+    function perUnit(uint256 pool, uint256 units) internal pure returns (uint256) {
+        return FixedPointMathLib.fullMulDiv(pool, INDEX_ONE, units);
+    }
+
+    /// @notice What units earn while an index, a sum of perUnit, rises by so much: floor(units * rise / 2^128), wei.
+    function earned(uint256 units, uint256 rise) internal pure returns (uint256) {
+        return FixedPointMathLib.fullMulDiv(units, rise, INDEX_ONE);
     }
 
     /// @notice floor(amount * bps / 10,000).
