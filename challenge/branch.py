@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from challenge.claims import TiedClaim
-from challenge.segments import Policy, job_of, judge_difference
+from challenge.segments import WRONG_KERNELS, Policy, job_of, judge_difference
 from challenge.states import load_blob
 from challenge.verdict import ExitCode, Verdict
 from pol.proof import Proof, Submission
@@ -86,12 +86,17 @@ def _trained_in(
     leaves = sorted(whole.leaves, key=lambda leaf: leaf.index)
     key = OpenedKey(tuple(Leaf(leaf.index, leaf.seed, leaf.salt) for leaf in leaves))
     branch = branch_of(mark.reference_segment, key, mark.beta, parameters)
-    job = replace(job_of(proof, policy), branch=branch)
-    result, marked = replay_branch(folder, proof, job, policy.executor.replay)
+    problem: str | None = None
+    for fused in (True, False) if proof.spec.exact else (True,):  # as in segments.replay_decided
+        job = replace(job_of(proof, policy), branch=branch, fused=fused)
+        result, marked = replay_branch(folder, proof, job, policy.executor.replay)
+        problem = result.problem
+        if problem is None and tensors_digest(marked) != mark.model_digest:
+            problem = f"{branch.steps} steps with the promised mark do not replay to the submitted model"
+        if problem is None:
+            verdict.limits += [] if fused else [WRONG_KERNELS]
+            break
     verdict.limits.extend(note for note in result.notes if note not in verdict.limits)
-    problem = result.problem
-    if problem is None and tensors_digest(marked) != mark.model_digest:
-        problem = f"{branch.steps} steps with the promised mark do not replay to the submitted model"
     if problem:
         judge_difference(proof, result, f"embed segment: {problem}", None, verdict)
         return "a mark that was trained in, which did not replay here"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from challenge.executors import Executor, ProcessPool
@@ -17,11 +17,14 @@ from pol.encoding import digest, to_hex, u64
 from pol.errors import CannotRun, ProofError
 from pol.machine import MachineClass
 from pol.proof import Proof, StoredState, states_of
-from pol.replay import Job, ReplayedSegment, ReplayedSpan, Span
+from pol.replay import Job, OnSegment, ReplayedSegment, ReplayedSpan, Span
 from pol.state import Tensors, from_safetensors
 from pol.tensors import tensors_digest
 
 REPRODUCTION_DOMAIN = "aiarena/reproduction/v1"
+WRONG_KERNELS = (
+    "the compiled kernels of pol.exact gave other bits here than torch's operators, which decided: please report this"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +81,18 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "initial.safetensors"
         wanted = [Span(first=0, last=-1, emit={-1: path}), *spans]
-        start, *results = policy.executor.replay(
-            job, wanted, lambda segment: watcher.replayed(segment.index, _mismatch(proof, segment) is None)
-        )
+
+        def agrees(result: ReplayedSpan) -> bool:
+            if result.problem:
+                return False
+            if result.span.emit:
+                return tensors_digest(_initial(path)) == proof.segments[0].start_digest
+            return not any(_mismatch(proof, segment) for segment in result.segments)
+
+        start, *results = replay_decided(
+            job, wanted, policy, agrees, verdict,
+            lambda segment: watcher.replayed(segment.index, _mismatch(proof, segment) is None),
+        )  # fmt: skip
         verdict.limits.extend(dict.fromkeys(note for result in (start, *results) for note in result.notes))
         if start.problem and start.malformed:
             raise ProofError(start.problem)
@@ -88,7 +100,7 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
         if start.problem:
             judge_difference(proof, start, start.problem, 0, verdict)
             return None
-        initial = from_safetensors(path.read_bytes(), where="initial state")
+        initial = _initial(path)
     as_promised = tensors_digest(initial) == proof.segments[0].start_digest
     if as_promised:
         verdict.checks.append(("initial state", "built from config and seed, as committed"))
@@ -98,6 +110,33 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
     if left:
         _judge_elsewhere(folder, proof, job, left, initial if as_promised else None, verdict)
     return initial
+
+
+def _initial(path: Path) -> Tensors:
+    return from_safetensors(path.read_bytes(), where="initial state")
+
+
+def replay_decided(
+    job: Job,
+    spans: Sequence[Span],
+    policy: Policy,
+    agrees: Callable[[ReplayedSpan], bool],
+    verdict: Verdict,
+    on_segment: OnSegment | None = None,
+) -> list[ReplayedSpan]:
+    """What replays of ``spans`` give, in their order.
+
+    With exact numerics the compiled kernels speak for nobody's guilt: a span that does not agree is replayed once more
+    by torch's operators alone, and that result counts.
+    """
+    results = policy.executor.replay(job, spans, on_segment)
+    doubted = [number for number, result in enumerate(results) if job.spec.exact and not agrees(result)]
+    again = policy.executor.replay(replace(job, fused=False), [spans[n] for n in doubted]) if doubted else []
+    for number, result in zip(doubted, again, strict=True):
+        results[number] = result
+        if agrees(result):
+            verdict.limits.append(WRONG_KERNELS)
+    return results
 
 
 def _sample(policy: Policy, total: int) -> tuple[list[int], str]:

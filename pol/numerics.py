@@ -12,9 +12,10 @@ from pol.portable.mode import exact
 from pol.spec import TrainingSpec
 
 
-def arithmetic(spec: TrainingSpec) -> AbstractContextManager[None]:
+def arithmetic(spec: TrainingSpec, *, fused: bool = True) -> AbstractContextManager[None]:
     """The context in which the program of ``spec`` builds, trains and is captured, by recorder and replay alike.
 
+    ``fused`` is :func:`pol.exact`'s: exact numerics may use the compiled kernels.
     Raises :class:`CannotRun` where this machine cannot compute so; entering it may raise the same.
     """
     if not spec.exact:
@@ -24,4 +25,4 @@ def arithmetic(spec: TrainingSpec) -> AbstractContextManager[None]:
             f"numerics {spec.numerics}: torch {torch.__version__} here may take models apart otherwise than torch "
             f"{', '.join(EXACT_RELEASES)} does; install that"
         )
-    return exact()
+    return exact(fused=fused)

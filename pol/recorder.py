@@ -31,6 +31,7 @@ from pol.machine import MachineClass, hidden_switches, make_deterministic, this_
 from pol.numerics import arithmetic
 from pol.order import DataOrder
 from pol.parallel import alone, rank, shared, world_size
+from pol.portable.compiled import KERNELS
 from pol.program import load_program
 from pol.proof import MANIFEST, Proof, SeedSource, StoredState, parse_seed, states_of
 from pol.relay import SPARE_BYTES, Relay
@@ -55,6 +56,10 @@ from pol.tensors import (
 from pol.transcript import Anchor, Segment, Stop, segment_tree
 
 COMPARED_STEPS = 2
+KERNELS_DOUBTED = (
+    ". If it does, the compiled kernels of pol.exact compute this model wrongly here: please report it, and train "
+    "without them (XDG_CACHE_HOME=/dev/null)"
+)
 """The loop's first steps must be the program's: the second shows what the first left behind."""
 
 
@@ -381,14 +386,15 @@ class Recorder:
         """What the program makes of the first steps, as digests: the loop must do the same.
 
         Replay would reject everything else later, at the worst time. The program goes first, while the loop's
-        optimizer has no state yet, and its state is gone before the loop begins: two whole ones are never held.
+        optimizer has no state yet, and its state is gone before the loop begins: two whole ones are never held. It goes
+        without the kernels of exact numerics, which so prove themselves on this model's shapes before training begins.
         """
         twin, self._twin = self._twin, None
         for step in range(min(COMPARED_STEPS, self.spec.steps) if twin else 0):
             assert twin is not None
             twin.optimizer.zero_grad(set_to_none=True)  # a replay that begins here has no gradients left over either
             twin.key_generators(self.seed)
-            with alone():
+            with alone(), KERNELS.using(None):
                 self.program.train_step(twin, samples.batch(self.order.batch(step)))
             twin.step += 1
             self._first_digests.append(tensors_digest(twin.view(self.seed)))
@@ -398,6 +404,8 @@ class Recorder:
             raise RecordingError(
                 f"step {state.step - 1}: the loop computed something else than {self.spec.program}.train_step; "
                 "call it in the loop, or train with a program that does what the loop does"
+                + KERNELS_DOUBTED
+                * (KERNELS.functions is not None)
             )
 
     # What happens at a boundary
@@ -535,7 +543,8 @@ class Recorder:
         return self._state
 
     def _built(self) -> TrainingState:
-        return self.program.build(self.spec.config, self.seed)
+        with KERNELS.using(None):
+            return self.program.build(self.spec.config, self.seed)
 
     def _count_step(self, *_: Any) -> None:
         self._optimizer_steps += 1

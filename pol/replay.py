@@ -96,7 +96,8 @@ class Job:
 
     ``dataset`` is where the data set that the spec names lies; None means a built-in one. ``trusted`` lists the digests
     of programs that may run besides the built-in ones. ``device`` is ``cpu``, ``cuda`` or ``cuda:1``. With a ``branch``
-    it is that branch that is replayed, and nothing of the trunk.
+    it is that branch that is replayed, and nothing of the trunk. Without ``fused`` exact numerics are computed by
+    torch's operators alone (:func:`pol.exact`).
     """
 
     spec: TrainingSpec
@@ -106,6 +107,7 @@ class Job:
     device: str = "cpu"
     limits: Limits = Limits()  # noqa: RUF009 - frozen
     branch: Branch | None = None
+    fused: bool = True
 
     def to_json(self) -> dict[str, object]:
         """The first line that a worker reads."""
@@ -117,6 +119,7 @@ class Job:
             "device": self.device,
             "limits": asdict(self.limits),
             "branch": asdict(self.branch) if self.branch else None,
+            "fused": self.fused,
         }
 
 

@@ -65,6 +65,7 @@ class Task:
     device: str
     limits: Limits
     branch: BranchTask | None = None
+    fused: bool = True
 
     def bounds(self, segment: int) -> tuple[int, int]:
         """The steps [start, end) of ``segment``: the trunk's, or the branch where there is one."""
@@ -79,7 +80,7 @@ def run_confined(task: Task, span: dict[str, Any], pipe: int, folder: Path) -> N
         program = task.program or _load(task)
         make_deterministic(machine.threads)
         _send(pipe, HELLO, [json.dumps({"machine": machine.to_json(), "notes": notes}).encode()])
-        with arithmetic(task.spec):
+        with arithmetic(task.spec, fused=task.fused):
             for tensors in Replay(task, program).states(span):
                 _send_state(pipe, tensors)
     except BaseException as error:

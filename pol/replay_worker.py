@@ -221,7 +221,7 @@ def task_of(job: dict[str, Any]) -> Task:
     spec = TrainingSpec.from_json(job["spec"])
     seed = from_hex(job["seed"], where="job.seed")
     program = load_program(spec.program, spec.program_digest) if is_built_in(spec.program_digest) else None
-    if spec.numerics == EXACT:
+    if spec.numerics == EXACT and job["fused"]:
         compiled.built()  # the spans run where no compiler can be started
     return Task(
         spec=spec,
@@ -233,6 +233,7 @@ def task_of(job: dict[str, Any]) -> Task:
         device=job["device"],
         limits=Limits(**job["limits"]),
         branch=_branch(spec, job["branch"]) if job["branch"] else None,
+        fused=job["fused"],
     )
 
 

@@ -64,6 +64,21 @@ BUGS = [
         f"{EXACT}/test_orders.py::test_a_convolution_is_that_of_its_integers",
     ),
     Bug(
+        "exact: the first steps are compared with those of the same kernels", "pol/recorder.py",
+        "with alone(), KERNELS.using(None):", "with alone():",
+        "tests/challenge/test_exact_runs.py::test_wrong_kernels_are_noticed_before_training_begins",
+    ),
+    Bug(
+        "exact: compiled kernels alone convict", "challenge/segments.py",
+        "if job.spec.exact and not agrees(result)]", "if False]",
+        "tests/challenge/test_exact_runs.py::test_torchs_operators_decide_where_kernels_differ",
+    ),
+    Bug(
+        "exact: compiled kernels alone convict a branch", "challenge/branch.py",
+        "for fused in (True, False) if proof.spec.exact else (True,):", "for fused in (True,):",
+        "tests/challenge/test_trained_in.py::test_kernels_do_not_decide_an_exact_branch",
+    ),
+    Bug(
         "exact: alpha is left to the device", "pol/portable/elementwise.py",
         "return torch.add(a, b if alpha == 1 else torch.mul(_tensor(b, a), alpha))",
         "return torch.add(a, b, alpha=alpha)",

@@ -37,10 +37,11 @@ class Clerk:
 
     def replay(self, job: Job, spans: Sequence[Span], on_segment: Any = None) -> list[ReplayedSpan]:
         """As :func:`pol.replay.replay`."""
-        self.spans, self.job = [*spans[1:]], job
-        with arithmetic(job.spec):
-            state = load_program(job.spec.program, job.spec.program_digest).build(job.spec.config, job.seed)
-            spans[0].emit[-1].write_bytes(to_safetensors(state.capture(job.seed)))
+        self.spans, self.job = [span for span in spans if not span.emit], job
+        for span in (span for span in spans if span.emit):
+            with arithmetic(job.spec):
+                state = load_program(job.spec.program, job.spec.program_digest).build(job.spec.config, job.seed)
+            span.emit[-1].write_bytes(to_safetensors(state.capture(job.seed)))
         results = [self._replayed(span, on_segment) for span in spans]
         if self.problem:
             results[-1].problem, results[-1].segments = self.problem, []
@@ -55,6 +56,6 @@ class Clerk:
             )
             for s in promised
         ]  # fmt: skip
-        for segment in found:
+        for segment in found if on_segment else []:
             on_segment(segment)
         return ReplayedSpan(span, found, machine=self.machine, notes=self.notes)

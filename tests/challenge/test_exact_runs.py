@@ -5,15 +5,16 @@ The other class is real as far as this processor has one: no vectors, narrow lib
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from challenge.doctor import examine
-from challenge.segments import Policy
+from challenge.segments import WRONG_KERNELS, Policy
 from challenge.verdict import ExitCode, Outcome, Tier, Verdict
 from challenge.verify import verify
 from pol import Proof, Recorder, SeedSource, TrainingSpec, exact
@@ -21,6 +22,7 @@ from pol.data import Dataset
 from pol.errors import CannotRun, RecordingError
 from pol.machine import EXACT_RELEASES, MachineClass, this_machine
 from pol.numerics import arithmetic
+from pol.portable import compiled, trial
 from pol.proof import MANIFEST, TRANSCRIPT
 from pol.rehearsal import Interpreters, Rehearsal
 from pol.replay import Job, OnSegment, ReplayedSpan, ReplayProcess, Span
@@ -100,6 +102,22 @@ def test_what_does_not_decide_bits_is_no_excuse(exact_run: Path, machine: dict[s
     assert judged_by(exact_run, [1], **machine).exit_code is ExitCode.REPLAY_MISMATCH
 
 
+class WrongKernels(Clerk):
+    """An executor whose compiled kernels get a segment wrong that torch's operators get right."""
+
+    def replay(self, job: Job, spans: Sequence[Span], on_segment: Any = None) -> list[ReplayedSpan]:
+        """As :func:`pol.replay.replay`."""
+        self.wrong = [1] if job.fused else []
+        return super().replay(job, spans, on_segment)
+
+
+def test_torchs_operators_decide_where_kernels_differ(exact_run: Path) -> None:
+    verdict = verify(exact_run, Policy(segments=None, executor=WrongKernels(exact_run)))
+    assert verdict.outcome is Outcome.VERIFIED and WRONG_KERNELS in verdict.limits
+    assert WRONG_KERNELS not in judged_by(exact_run).limits
+    assert WRONG_KERNELS not in judged_by(exact_run, [1]).limits, "both say so"
+
+
 @pytest.mark.parametrize("machine", [{"torch": "2.6.0+cpu"}, {"device": "cuda"}])
 def test_another_release_of_torch_or_a_gpu_convicts_nobody(exact_run: Path, machine: dict[str, str]) -> None:
     assert judged_by(exact_run, **machine).outcome is Outcome.VERIFIED
@@ -166,3 +184,51 @@ def test_the_doctor_tries_other_threads(train_set: Dataset) -> None:
         found = examine(rehearsal, interpreters)
     assert not found.complaints and not found.notes
     assert ("exact", "with 2 threads instead of 1 the bits are the same") in found.checks
+
+
+@pytest.fixture
+def wrong_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose kernels pass their trial and compute the first layer of the small run wrongly, by one bit."""
+    right, wrong = "(float)*from;\n", "(float)*from * (rows == 32 && length == 64 ? 1 + 0x1p-23f : 1);\n"
+    build = compiled._compile
+
+    def forget() -> None:
+        compiled.built.cache_clear()
+        trial.passed.cache_clear()
+
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with monkeypatch.context() as planting:
+        planting.setattr(compiled, "_compile", lambda source, *rest: build(source.replace(right, wrong, 1), *rest))
+        assert compiled.library("grid", compiled.CONTRACTION["grid"])
+    forget()
+    assert trial.passed() is not None
+    yield
+    forget()
+
+
+needs_compiler = pytest.mark.skipif(compiled.built() is None, reason="no C compiler here")
+
+
+@needs_compiler
+def test_wrong_kernels_are_noticed_before_training_begins(
+    tmp_path: Path, train_set: Dataset, wrong_kernels: None
+) -> None:
+    with pytest.raises(RecordingError, match=r"step 0: .*compiled kernels .* compute this model wrongly"):
+        record(spec_of(train_set), train_set, tmp_path / "proof")
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("cheat", [None, flip_a_label], ids=["honest", "cheat"])
+def test_wrong_kernels_accuse_nobody_and_excuse_nobody(
+    tmp_path: Path, train_set: Dataset, exact_run: Path, request: pytest.FixtureRequest, cheat: Cheat | None
+) -> None:
+    folder = exact_run
+    if cheat:
+        folder = tmp_path / "proof"
+        record(spec_of(train_set), train_set, folder, cheat)
+    request.getfixturevalue("wrong_kernels")
+    verdict = verify(folder, Policy(segments=None))
+    assert WRONG_KERNELS in verdict.limits
+    assert verdict.exit_code is (ExitCode.REPLAY_MISMATCH if cheat else ExitCode.VERIFIED), verdict.to_json()

@@ -19,8 +19,9 @@ from typer.testing import CliRunner
 from challenge.branch import check_branch
 from challenge.claims import TiedClaim, write_claim
 from challenge.cli import app
+from challenge.executors import Executor
 from challenge.sealed import read_sealed_claim, seal_claim
-from challenge.segments import Policy
+from challenge.segments import WRONG_KERNELS, Policy
 from challenge.states import load_blob
 from challenge.verdict import ExitCode, Outcome, Verdict
 from challenge.verify import verify
@@ -31,7 +32,7 @@ from pol.errors import ProofError, SpecError
 from pol.order import DataOrder
 from pol.program import load_program
 from pol.replay import Job, ReplayedSpan, Span, replay
-from pol.spec import WatermarkPromise
+from pol.spec import EXACT, TrainingSpec, WatermarkPromise
 from pol.state import Tensors, model_tensors, to_safetensors
 from pol.tensors import tensors_digest
 from tests.runs import record, small_spec
@@ -227,6 +228,31 @@ def test_a_branch_of_no_promised_length_stays_undecided(
     older, verdict = replace(proof, spec=replace(proof.spec, watermark=promise)), Verdict()
     check_branch(folder, older, marked, reference(run), [tied(run)], policy, verdict)
     assert verdict.outcome is Outcome.INCONCLUSIVE and "number of steps was not promised" in verdict.undecided[0]
+
+
+class WrongKernels:
+    """An executor whose compiled kernels fail where torch's operators do not."""
+
+    def __init__(self, spec: TrainingSpec, executor: Executor) -> None:
+        self.spec, self.executor = spec, executor
+
+    def replay(self, job: Job, spans: Sequence[Span], on_segment: Any = None) -> list[ReplayedSpan]:
+        """As :func:`pol.replay.replay`, for the native run that it is."""
+        results = self.executor.replay(replace(job, spec=self.spec, fused=True), spans)
+        return [replace(result, problem="wrong kernels" if job.fused else None) for result in results]
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_kernels_do_not_decide_an_exact_branch(
+    run: Path, marked: Tensors, policy: Policy, tmp_path: Path, honest: bool
+) -> None:
+    folder = submitted(run, tmp_path / "proof", marked if honest else nudged(marked))
+    proof, verdict = Proof.read(folder), Verdict()
+    exact = replace(proof, spec=replace(proof.spec, numerics=EXACT))
+    wrong = replace(policy, executor=WrongKernels(proof.spec, policy.executor))
+    check_branch(folder, exact, marked, reference(run), [tied(run)], wrong, verdict)
+    assert verdict.exit_code is (ExitCode.VERIFIED if honest else ExitCode.REPLAY_MISMATCH)
+    assert (WRONG_KERNELS in verdict.limits) is honest
 
 
 def test_a_juror_is_shown_the_whole_key_sealed(run: Path, marked: Tensors, policy: Policy, tmp_path: Path) -> None:
