@@ -24,6 +24,7 @@ from pol import exact
 
 RESULTS, PLOT = HERE / "accuracy.json", HERE / "accuracy.png"
 KINDS: Final = ("exact", "native")
+FIRST: Final = 5
 STYLE: Final[Any] = {
     "figure.figsize": (9, 3.2),
     "savefig.dpi": 110,
@@ -47,13 +48,14 @@ def measure(names: Sequence[str]) -> dict[str, Any]:
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     torch.set_num_threads(1)
     for name in names:
-        what = hashlib.sha256(json.dumps([CONFIG["workloads"][name], CONFIG["accuracy"]]).encode()).hexdigest()[:16]
+        held_out, seeds = CONFIG["accuracy"]["held_out"][name], CONFIG["accuracy"]["seeds"][name]
+        what = hashlib.sha256(json.dumps([CONFIG["workloads"][name], held_out]).encode()).hexdigest()[:16]
         if results.get(name, {}).get("what") != what:
             if left_out(name):
                 continue
             results[name] = {"what": what, **{kind: [] for kind in KINDS}}
         rows = results[name]
-        for seed in range(CONFIG["accuracy"]["seeds"]):
+        for seed in range(seeds):
             for kind in KINDS:
                 if len(rows[kind]) == seed:
                     rows[kind].append(scored(name, seed, exactly=kind == "exact"))
@@ -68,14 +70,23 @@ def metrics(name: str, scores: Sequence[float]) -> tuple[str, list[float]]:
     return "loss, nats a token", [-math.log(score) for score in scores]
 
 
+def groups(count: int) -> dict[str, slice]:
+    """The seeds whose number was fixed at first, those that were added, and all ``count``."""
+    if count <= FIRST:
+        return {f"{count}": slice(count)}
+    return {f"the first {FIRST}": slice(FIRST), f"{count - FIRST} more": slice(FIRST, count), f"{count}": slice(count)}
+
+
 def summary(name: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Means, the native seeds' standard deviation, the difference in units of it, and where the exact mean lies."""
+    """Means, the native seeds' standard deviation, the difference of means and its standard error (Welch)."""
     metric, native = metrics(name, rows["native"])
-    ours = statistics.mean(metrics(name, rows["exact"])[1])
-    spread = statistics.stdev(native)
+    exactly = metrics(name, rows["exact"])[1]
+    means = statistics.mean(exactly), statistics.mean(native)
     return {
-        "metric": metric, "exact": ours, "native": statistics.mean(native), "spread": spread,
-        "difference": (ours - statistics.mean(native)) / spread, "within": min(native) <= ours <= max(native),
+        "metric": metric, "seeds": len(native), "exact": means[0], "native": means[1],
+        "spread": statistics.stdev(native), "difference": means[0] - means[1],
+        "error": math.sqrt(sum(statistics.variance(values) / len(values) for values in (exactly, native))),
+        "within": min(native) <= means[0] <= max(native),
     }  # fmt: skip
 
 
@@ -109,7 +120,8 @@ def main() -> None:
     results = measure([arguments.only] if arguments.only else list(CONFIG["workloads"]))
     draw(results)
     for name, rows in results.items():
-        print(name, json.dumps(summary(name, rows)))
+        for label, seeds in groups(len(rows["native"])).items():
+            print(name, label, json.dumps(summary(name, {kind: rows[kind][seeds] for kind in KINDS})))
 
 
 if __name__ == "__main__":

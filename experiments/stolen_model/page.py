@@ -9,7 +9,6 @@ from typing import Any
 
 from experiments.attacks import ATTACKS
 from experiments.attacks import table as attack_table
-from experiments.page import table
 from experiments.stolen_model.analysis import EXTRACTION, THRESHOLD, Row, auc, nulls, rows_of, schemes_of, scores
 from experiments.stolen_model.bench import OURS
 from experiments.stolen_model.channels import CHANNELS
@@ -17,6 +16,7 @@ from experiments.stolen_model.plan import Plan
 from experiments.stolen_model.plot import plots
 from experiments.stolen_model.store import Results
 from experiments.stolen_model.workloads import QUALITIES, Workload
+from experiments.tables import table
 from pol.errors import CannotRun
 
 MET = "met"

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from experiments.page import table
+from experiments.tables import table
 
 PAGE = Path(__file__).parents[2] / "docs" / "table1.md"
 

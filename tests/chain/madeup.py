@@ -9,9 +9,12 @@ SALT = digest("salt")
 
 
 class MadeUpRun:
-    """One run of ``who``, registered when it is made; segments of one step. ``label`` tells its states from others'."""
+    """One run of ``who``, registered when it is made; segments of one step. ``label`` tells its states from others'.
 
-    def __init__(self, chain, who, task, label=None, segments=1):
+    ``key_root`` is that of a real key, if its leaves are to be opened.
+    """
+
+    def __init__(self, chain, who, task, label=None, segments=1, key_root=None):
         self.chain, self.who, self.task, self.label = chain, who, task, label or who
         states = [digest("state", self.label, index) for index in range(segments + 1)]
         self.segments = [
@@ -22,7 +25,7 @@ class MadeUpRun:
             for index in range(segments)
         ]  # fmt: skip
         self.root = segment_tree(self.segments).root
-        promised = (digest("spec", self.label), digest("key", self.label), to_abi(BaseModel()))
+        promised = (digest("spec", self.label), key_root or digest("key", self.label), to_abi(BaseModel()))
         self.id = self.arena("registerRun", task, *promised)
 
     def arena(self, name, *args):

@@ -7,7 +7,7 @@ from tests.chain.revm import Chain, Refused, address
 
 TRANSACTION_CAP = 2**24
 """The most gas that one transaction may use (EIP-7825): each is sent with it, and fails if it needs more."""
-GIVING = ("Arena.createTask", "Arena.registerRun")  # transactions whose results a play needs
+GIVING = ("Arena.createTask", "Arena.registerRun", "ChallengeManager.sealCase")  # whose results a play needs
 
 
 class Node(Chain):

@@ -1,5 +1,6 @@
 """The scripts around a deployment: rehearsed on a node with Base Sepolia's chain id, and verifiable by recompiling."""
 
+import hashlib
 import io
 import json
 import sys
@@ -8,7 +9,7 @@ import pytest
 
 from chain.accounts import dev_account
 from chain.artifact import ALL_CONTRACTS, artifact
-from chain.contracts.script import deploy, verify
+from chain.contracts.script import deploy, rehearse, verify
 from chain.networks import NETWORKS
 from chain.records import Record, check_record, encoded_arguments
 from tests.chain.anvil import Anvil, require_anvil
@@ -61,11 +62,29 @@ def test_a_deployment_to_base_sepolia_rehearsed(tmp_path, monkeypatch, script):
         assert code == 1 and "is there" in said
     finally:
         node.kill()
-    table = json.loads((out / "contracts.json").read_text())
+    for path in (file, out / "contracts.json"):
+        committed = rehearse.REHEARSAL / path.name
+        assert path.read_bytes() == committed.read_bytes(), "run chain/contracts/script/rehearse.py, and commit"
+    table = json.loads((out / "contracts.json").read_text())["contracts"]
     assert {name: row["address"] for name, row in table.items()} == {n: a for n, (a, _) in record.contracts().items()}
     for name, (_, values) in record.contracts().items():
         assert table[name]["constructor_arguments"] == encoded_arguments(name, values).hex()
         assert json.loads((out / f"{name}.json").read_text()) == verify.standard_input(name)
+        assert table[name]["input_sha256"] == hashlib.sha256((out / f"{name}.json").read_bytes()).hexdigest()
+
+
+def test_the_committed_rehearsal_is_of_the_shipped_code():
+    record = Record.load(rehearse.REHEARSAL / "base-sepolia.json")
+    found = json.loads((rehearse.REHEARSAL / "contracts.json").read_text())
+    assert record.deployer == dev_account(DEPLOYER).address, "a rehearsal's account is one that everybody knows"
+    assert found["chain_id"] == record.deployment.chain_id == CHAIN_ID
+    assert found["settings"] == verify.settings()
+    assert set(found["contracts"]) == set(record.contracts())
+    for name, (address, values) in record.contracts().items():
+        row, shipped = found["contracts"][name], artifact(name)
+        assert (row["address"], row["constructor_arguments"]) == (address, encoded_arguments(name, values).hex())
+        assert row["creation_sha256"] == hashlib.sha256(bytes.fromhex(shipped.bytecode[2:])).hexdigest()
+        assert {field: row[field] for field in ("creation_sha256", "runtime_sha256")} == verify.code_digests(name)
 
 
 def test_a_development_account_deploys_on_local_chains_only(script, tmp_path):

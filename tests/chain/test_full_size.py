@@ -10,6 +10,7 @@ from mpmath import mp
 from chain.anvil import Anvil
 from chain.terms import Aggregator
 from tests.chain.anvil import require_anvil
+from tests.chain.courtplay import CourtPlay
 from tests.chain.node import TRANSACTION_CAP, Node
 from tests.chain.rounds import Play, Sizes
 
@@ -31,4 +32,15 @@ def test_the_largest_tasks_are_settled_through(tmp_path, trainers, validators, a
         node.enroll(sizes.people)
         Play(node, 1, sizes).play()
         assert len(node.gas["Scoring.revealScores"]) == 2 * validators
+        assert max(used for kind in node.gas.values() for used in kind) <= TRANSACTION_CAP
+
+
+@pytest.mark.slow
+@pytest.mark.node
+def test_cases_about_the_longest_runs_are_settled_through(tmp_path):
+    require_anvil()
+    with Anvil(tmp_path / "state.json", accounts=0) as anvil:
+        node = Node(anvil)
+        CourtPlay(node, sampled=8).play()
+        assert {"ChallengeManager.respond", "ChallengeManager.openLeaves", "StakeVault.undelegate"} <= set(node.gas)
         assert max(used for kind in node.gas.values() for used in kind) <= TRANSACTION_CAP

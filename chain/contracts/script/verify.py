@@ -2,14 +2,16 @@
 """Write what explorers ask for to verify a deployment: of each contract standard-JSON input and constructor arguments.
 
 ``verify.py base-sepolia`` reads deployments/base-sepolia.json and writes, into --out, <Contract>.json (the compiler's
-input: sources and settings, nothing else) and contracts.json (address, name, compiler and arguments of each). Any
-verifier that takes "Solidity, standard JSON input" takes these. ``--node`` first compares the code that a node serves
-with what this package ships. Needs `npm ci`, because OpenZeppelin's and Solady's sources are part of the input.
+input: sources and settings, nothing else) and contracts.json (compiler and settings, and of each contract address,
+name, arguments, and the digests of input and code). Any verifier that takes "Solidity, standard JSON input" takes
+these. ``--node`` first compares the code that a node serves with what this package ships. Needs `npm ci`, because
+OpenZeppelin's and Solady's sources are part of the input.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import posixpath
 import re
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tomllib
 from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -54,32 +57,48 @@ def write_inputs(record: Record, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     table = {}
     for name, (address, arguments) in record.contracts().items():
-        (out / f"{name}.json").write_text(json.dumps(standard_input(name), indent=1) + "\n")
+        content = json.dumps(standard_input(name), indent=1) + "\n"
+        (out / f"{name}.json").write_text(content)
         table[name] = {
             "address": address,
             "contract": f"src/{name}.sol:{name}",
-            "compiler": compiler(),
             "constructor_arguments": encoded_arguments(name, arguments).hex(),
+            "input_sha256": hashlib.sha256(content.encode()).hexdigest(),
+            **code_digests(name),
         }
-    (out / "contracts.json").write_text(json.dumps(table, indent=1) + "\n")
+    found = {"chain_id": record.deployment.chain_id, "compiler": compiler(), "settings": settings(), "contracts": table}
+    (out / "contracts.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+def code_digests(name: str) -> dict[str, str]:
+    """SHA-256 of the shipped code of contract ``name``: that which creates it, without arguments, and that which runs,
+    with zeros for immutables. Neither holds metadata."""
+    shipped = json.loads(files("chain.artifacts").joinpath(f"{name}.json").read_text("utf-8"))
+    codes = {"creation_sha256": shipped["bytecode"], "runtime_sha256": shipped["deployedBytecode"]}
+    return {field: hashlib.sha256(bytes.fromhex(code.removeprefix("0x"))).hexdigest() for field, code in codes.items()}
 
 
 def standard_input(name: str) -> dict[str, Any]:
     """The compiler's whole input for contract ``name``: it and what it imports, under the paths forge gives them, and
     foundry.toml's settings. Raises :class:`MissingExtra` without the npm packages."""
     unit = f"src/{name}.sol"
-    settings = _settings()
+    wanted = {unit: {name: ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}}
     return {
         "language": "Solidity",
         "sources": {path: {"content": (ROOT / path).read_text("utf-8")} for path in _closure(unit)},
-        "settings": {
-            "remappings": settings["remappings"],
-            "optimizer": {"enabled": settings["optimizer"], "runs": settings["optimizer_runs"]},
-            "metadata": {"bytecodeHash": settings["bytecode_hash"], "appendCBOR": settings["cbor_metadata"]},
-            "evmVersion": settings["evm_version"],
-            "viaIR": settings["via_ir"],
-            "outputSelection": {unit: {name: ["abi", "evm.bytecode.object", "evm.deployedBytecode.object"]}},
-        },
+        "settings": {**settings(), "outputSelection": wanted},
+    }
+
+
+def settings() -> dict[str, Any]:
+    """The compiler's settings, as foundry.toml has them."""
+    profile = _profile()
+    return {
+        "remappings": profile["remappings"],
+        "optimizer": {"enabled": profile["optimizer"], "runs": profile["optimizer_runs"]},
+        "metadata": {"bytecodeHash": profile["bytecode_hash"], "appendCBOR": profile["cbor_metadata"]},
+        "evmVersion": profile["evm_version"],
+        "viaIR": profile["via_ir"],
     }
 
 
@@ -107,7 +126,7 @@ def _run(option: str, given: str) -> str:
 
 
 @cache
-def _settings() -> dict[str, Any]:
+def _profile() -> dict[str, Any]:
     with (ROOT / "foundry.toml").open("rb") as file:
         profile: dict[str, Any] = tomllib.load(file)["profile"]["default"]
     return profile
@@ -132,7 +151,7 @@ def _resolve(importer: str, name: str) -> str:
     """The path of what ``importer`` calls ``name``."""
     if name.startswith("."):
         return posixpath.normpath(posixpath.join(posixpath.dirname(importer), name))
-    for prefix, _, target in (remapping.partition("=") for remapping in _settings()["remappings"]):
+    for prefix, _, target in (remapping.partition("=") for remapping in _profile()["remappings"]):
         if name.startswith(prefix):
             return str(target + name.removeprefix(prefix))
     return name
