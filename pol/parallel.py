@@ -96,9 +96,9 @@ def backward(model: nn.Module, batch: Batch, ranks: int, run: Callable[[Batch], 
     together = _in_turn if world_size() == 1 else _together
     loss, *gradients = together(model, batch, ranks, run, step_key)
     for parameter, total in zip(_trained(model), gradients, strict=True):
-        parameter.grad = total / ranks
+        parameter.grad = _share(total, ranks)
     _key_generators(step_key, ranks)
-    return loss / ranks
+    return _share(loss, ranks)
 
 
 def average_in_order(model: DistributedDataParallel) -> None:
@@ -172,7 +172,12 @@ def _all_gather(value: torch.Tensor) -> tuple[list[torch.Tensor], dist.Work]:
 
 def _ordered_mean(value: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
     parts, work = _all_gather(value)
-    return work.get_future().then(lambda _: _ordered_sum(parts) / len(parts))
+    return work.get_future().then(lambda _: _share(_ordered_sum(parts), len(parts)))
+
+
+def _share(total: torch.Tensor, ranks: int) -> torch.Tensor:
+    """A mean, divided by a tensor: CUDA multiplies by the inverse of a number, but not everywhere inside pol.exact."""
+    return total / torch.full((), ranks, dtype=total.dtype, device=total.device)
 
 
 def _ordered_sum(parts: list[torch.Tensor] | tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pol.errors import SpecError
-from pol.portable.dot import BLOCK, product_bits
+from pol.portable.dot import BLOCK, LONGEST, product_bits
 from pol.portable.elementwise import rounded, single
 from pol.portable.fused_convolution import Canvas, correlated, weight_gradient
 from pol.portable.grid import quantised
@@ -62,7 +62,7 @@ def convolution_backward(
     geometry = (stride, padding, dilation)
     to_input = to_weight = to_bias = None
     if wanted[0] and transposed:
-        to_input = rounded(_gathered(g, weights, *geometry, groups), x.dtype)
+        to_input = rounded(_gathered(g, weights, *geometry, groups, x.shape[2:]), x.dtype)
     elif wanted[0]:
         to_input = rounded(_spread(g, weights, x.shape[2:], *geometry, groups), x.dtype)
     if wanted[1]:
@@ -73,17 +73,23 @@ def convolution_backward(
     return to_input, to_weight, to_bias
 
 
-def _gathered(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int) -> Tensor:
-    """The ordinary convolution: contracted over channels (of a group) and offsets."""
+def _gathered(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int, size: Sizes | None = None
+) -> Tensor:
+    """The ordinary convolution: contracted over channels (of a group) and offsets.
+
+    ``size`` is that of the result where it is less than what fits: padding of a transposed convolution's output that is
+    worth a step was reached by no input.
+    """
     length = weight[0].numel()
     beta = product_bits(_contracted(length))
-    canvas = _canvas(x, weight.shape[2:], stride, padding, dilation)
+    canvas = _canvas(x, weight.shape[2:], stride, padding, dilation, size)
     found = correlated(x, canvas, weight, groups, beta)
     if found is not None:
         return found
     images = quantised(_padded(x, padding), list(range(1, x.dim())), beta)
     kernels = quantised(weight, list(range(1, weight.dim())), beta)
-    return _correlated(images, kernels, stride, dilation, groups)
+    return _correlated(images, kernels, canvas.out, stride, dilation, groups)
 
 
 def _spread(
@@ -113,7 +119,8 @@ def _spread(
         places.append(slice(begin * s + f, (end - 1) * s + f + 1, s))
         taken.append(slice(begin, end))
     canvas[(slice(None), slice(None), *places)] = values[(slice(None), slice(None), *taken)]
-    return _correlated(canvas, quantised(flipped, list(range(1, x.dim())), beta), [1] * len(kernel), dilation, groups)
+    kernels = quantised(flipped, list(range(1, x.dim())), beta)
+    return _correlated(canvas, kernels, size, [1] * len(kernel), dilation, groups)
 
 
 def _weight_gradient(
@@ -142,12 +149,9 @@ def _weight_gradient(
     return result.reshape(tuple(shape))
 
 
-def _correlated(images: Tensor, kernels: Tensor, stride: Sizes, dilation: Sizes, groups: int) -> Tensor:
-    """Integers times units in, the same out: (N, C', positions) of padded ``images`` and ``kernels`` (C', C, ...)."""
+def _correlated(images: Tensor, kernels: Tensor, size: Sizes, stride: Sizes, dilation: Sizes, groups: int) -> Tensor:
+    """Integers times units in, the same out: (N, C', *size) of padded ``images`` and ``kernels`` (C', C, ...)."""
     kernel = kernels.shape[2:]
-    size = [
-        (n - d * (k - 1) - 1) // s + 1 for n, s, d, k in zip(images.shape[2:], stride, dilation, kernel, strict=True)
-    ]
     rows = kernels.reshape(groups, len(kernels) // groups, -1)
     result = images.new_empty(len(images), len(kernels), *size)
     for which, windows in _windows(images, kernel, size, stride, dilation, groups):
@@ -190,6 +194,6 @@ def _padded(x: Tensor, padding: Sizes) -> Tensor:
 
 
 def _contracted(length: int) -> int:
-    if length > 2**20:
-        raise SpecError(f"a convolution that sums {length} products has no exact form here: use at most 2**20")
+    if length > LONGEST:
+        raise SpecError(f"a convolution that sums {length} products has no exact form here: use at most {LONGEST}")
     return max(1, length)

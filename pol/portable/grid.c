@@ -156,14 +156,14 @@ void multiply(
     const float *b, long b_batch, long b_column, long b_along, double factor, double *work, float *single,
     double *whole, long threads)
 {
-    long high = up(rows, HEIGHT), wide = up(columns, WIDTH);
+    long high = up(rows, HEIGHT), wide = up(columns, WIDTH), inner = batch > 1 ? 1 : threads; /* one level of threads */
 #pragma omp parallel for num_threads(threads) if (threads > 1 && batch > 1)
     for (long n = 0; n < batch; n++) {
         long thread = omp_get_thread_num();
         double *left = work + threads * DOWN * ACROSS + thread * (high + wide) * length, *right = left + high * length;
-        pack(HEIGHT, rows, length, a + n * a_batch, a_row, a_along, factor, left, threads);
-        pack(WIDTH, columns, length, b + n * b_batch, b_column, b_along, factor, right, threads);
-#pragma omp parallel for collapse(2) num_threads(threads) if (threads > 1 && rows * columns > DOWN * WIDTH)
+        pack(HEIGHT, rows, length, a + n * a_batch, a_row, a_along, factor, left, inner);
+        pack(WIDTH, columns, length, b + n * b_batch, b_column, b_along, factor, right, inner);
+#pragma omp parallel for collapse(2) num_threads(inner) if (inner > 1 && rows * columns > DOWN * WIDTH)
         for (long i = 0; i < rows; i += DOWN)
             for (long j = 0; j < columns; j += ACROSS) {
                 double *sums = work + (thread + omp_get_thread_num()) * DOWN * ACROSS; /* one of the numbers is 0 */

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.optim import optimizer, swa_utils
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 
@@ -28,6 +29,8 @@ from pol.portable.table import INSTEAD, TABLE, Entry, Kind, name_of
 from pol.portable.whole import WHOLE
 
 Run: TypeAlias = Callable[..., Any]
+_FREE = ("out", "dtype", "layout", "device", "pin_memory", "memory_format")  # those of a result
+_MULTI_TENSOR = "_get_foreach_kernels_supported_devices"
 LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
@@ -50,14 +53,27 @@ def exact(*, fused: bool = True) -> Iterator[None]:
         return
     selftest.check()
     kernels = trial.passed() if fused else None
-    cudnn = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False  # so that CUDA calls the operators that a CPU does
+    # torch's functions do not show the mode what they call: attention inside them is composed of operators
+    with _one_choice(), KERNELS.using(kernels), sdpa_kernel(SDPBackend.MATH), _WholeFunctions(), ExactMode():  # type: ignore[no-untyped-call]
+        yield
+
+
+@contextmanager
+def _one_choice() -> Iterator[None]:
+    """What torch chooses by the device, or by what is installed, it chooses in here as on a bare CPU."""
+    cudnn, einsum = torch.backends.cudnn, torch.backends.opt_einsum
+    before = cudnn.enabled, einsum.enabled
+    cudnn.enabled = False  # so that CUDA calls the operators that a CPU does
+    einsum.enabled = False  # from left to right, whether opt_einsum is there or not
+    choosers = [(module, getattr(module, _MULTI_TENSOR)) for module in (optimizer, swa_utils)]
+    for module, _ in choosers:
+        setattr(module, _MULTI_TENSOR, list)  # for no device: some optimizers round otherwise in multi-tensor form
     try:
-        # torch's functions do not show the mode what they call: attention inside them is composed of operators
-        with KERNELS.using(kernels), sdpa_kernel(SDPBackend.MATH), _WholeFunctions(), ExactMode():  # type: ignore[no-untyped-call]
-            yield
+        yield
     finally:
-        torch.backends.cudnn.enabled = cudnn
+        cudnn.enabled, einsum.enabled = before
+        for module, chooser in choosers:
+            setattr(module, _MULTI_TENSOR, chooser)
 
 
 def active() -> bool:
@@ -105,22 +121,35 @@ def way(func: Any) -> tuple[bool, Run]:
     return False, _into_result(entry.run) if name.endswith("out") else _in_place(entry.run)
 
 
+@cache
 def entry_of(func: Any) -> Entry | None:
     """The table's entry for ``func``, or for what it is the in-place, multi-tensor or composed form of."""
     name = name_of(func)
     if name in TABLE:
         return TABLE[name]
     base, _, overload = name.partition(".")
-    forms = [overload.removesuffix("_out"), "", "Tensor"] if overload.endswith("out") else [overload]
-    for form in forms:
-        functional = base.removesuffix("_") + (f".{form}" if form else "")
-        if functional in TABLE:
-            return TABLE[functional]
+    if base.endswith("_") or overload.endswith("out"):
+        plain = base.removesuffix("_")
+        for other in (other for other in TABLE if other.partition(".")[0] == plain):
+            if _takes_the_same(func, plain, other.partition(".")[2]):
+                return TABLE[other]
     if base.startswith("_foreach_"):
         return Entry(Kind.APART, "the operator of the same name on each tensor in turn")
     if torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"):
         return Entry(Kind.APART, "torch composes it of other operators")
     return None
+
+
+def _takes_the_same(func: Any, base: str, overload: str) -> bool:
+    """Whether ``func``, but for its result, has the arguments of the operator ``base`` with this ``overload``."""
+    packet = getattr(torch.ops.aten, base, None)
+    if packet is None:  # torch has it in place only
+        return name_of(func).partition(".")[2] == overload
+    mine, others = (
+        [(argument.name, str(argument.type)) for argument in schema.arguments if argument.name not in _FREE]
+        for schema in (func._schema, getattr(packet, overload or "default")._schema)
+    )
+    return mine == others
 
 
 class _WholeFunctions(TorchFunctionMode):

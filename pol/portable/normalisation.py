@@ -8,7 +8,9 @@ cannot differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,8 +22,28 @@ from pol.portable.grid import total
 from pol.portable.sums import quotient, variance
 
 Three = tuple[Tensor | None, Tensor | None, Tensor | None]
+P = ParamSpec("P")
+R = TypeVar("R", bound=Tensor | tuple[Tensor | None, ...])
 
 
+def lying_in_order(function: Callable[P, R]) -> Callable[P, R]:
+    """``function`` with contiguous results, as kernels leave them, whatever computed them.
+
+    Strides are no bits of a result, but torch looks at them where it composes operators: inside
+    ``multi_head_attention_forward`` it sums the gradient of a bias otherwise if the rows are not contiguous.
+    """
+
+    @wraps(function)
+    def lying(*args: P.args, **kwargs: P.kwargs) -> R:
+        result = function(*args, **kwargs)
+        if isinstance(result, tuple):
+            return tuple(None if part is None else part.contiguous() for part in result)  # type: ignore[return-value]
+        return result.contiguous()  # type: ignore[return-value]
+
+    return lying
+
+
+@lying_in_order
 def softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
     """exp(x - max) over its sum along ``dim``; NaN where all are -inf."""
     values = single(x)
@@ -39,6 +61,7 @@ def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tenso
     return torch.where(masked, 0, values).to(dtype or x.dtype)
 
 
+@lying_in_order
 def softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     """(grad - sum(grad * output)) * output."""
     g, y = single(grad), single(output)
@@ -46,6 +69,7 @@ def softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype)
     return rounded((g - total(g * y, [dim]).float()) * y if found is None else found, dtype)
 
 
+@lying_in_order
 def log_softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
     """x - max - log(sum(exp(x - max))) along ``dim``."""
     values = single(x)
@@ -56,6 +80,7 @@ def log_softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
     return rounded(result, torch.float32 if half_to_float else x.dtype)
 
 
+@lying_in_order
 def log_softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
     """grad - exp(output) * sum(grad)."""
     g, y = single(grad), single(output)
@@ -63,6 +88,7 @@ def log_softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dt
     return rounded(g - exp(y) * total(g, [dim]).float() if found is None else found, dtype)
 
 
+@lying_in_order
 def layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,6 +103,7 @@ def layer_norm(
     return rounded(result, x.dtype), mean, scale
 
 
+@lying_in_order
 def layer_norm_backward(
     grad: Tensor, x: Tensor, shape: Sequence[int], mean: Tensor, scale: Tensor, weight: Tensor | None,
     bias: Tensor | None, wanted: Sequence[bool],
@@ -93,6 +120,7 @@ def layer_norm_backward(
     return to_x, *_affine_gradients(g, normal, rows, weight, bias, wanted, shape)
 
 
+@lying_in_order
 def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, running_mean: Tensor | None, running_variance: Tensor | None,
     training: bool, momentum: float, eps: float,
@@ -120,6 +148,7 @@ def batch_norm(
     return rounded(found, x.dtype), mean.reshape(-1), scale.reshape(-1)
 
 
+@lying_in_order
 def batch_norm_backward(
     grad: Tensor, x: Tensor, weight: Tensor | None, running_mean: Tensor | None, running_variance: Tensor | None,
     mean: Tensor | None, scale: Tensor | None, training: bool, eps: float, wanted: Sequence[bool],
@@ -170,6 +199,7 @@ def group_norm_backward(
     return to_x, *_affine_gradients(g, normal.reshape(x.shape), dims, weight, weight, wanted, [channels])
 
 
+@lying_in_order
 def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor]:
     """x / sqrt(mean(x * x) + eps) * weight over the last dimensions; also 1 / sqrt."""
     values, dims, least = single(x), _last(x, shape), torch.finfo(x.dtype).eps if eps is None else eps
@@ -181,6 +211,7 @@ def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float 
     return rounded(_affine(values * scale, weight, None), x.dtype), scale
 
 
+@lying_in_order
 def rms_norm_backward(
     grad: Tensor, x: Tensor, shape: Sequence[int], scale: Tensor, weight: Tensor | None, wanted: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:

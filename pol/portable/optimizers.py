@@ -20,23 +20,26 @@ _NAMES = {"norm": "linalg_vector_norm"}
 
 
 def foreach(name: str) -> Callable[..., list[Tensor] | None]:
-    """The multi-tensor operator ``_foreach_<name>``: the operator ``name`` on each tensor in turn."""
-    operator: Any = getattr(torch.ops.aten, _NAMES.get(name, name))
-    operands = 2 if name.startswith(("addcmul", "addcdiv")) else None  # the next is the operator's keyword ``value``
+    """The multi-tensor operator ``_foreach_<name>``: the operator ``name`` on each tensor in turn.
 
-    def each(first: Row, *args: Any, **kwargs: Any) -> list[Tensor] | None:
+    Raises :class:`SpecError` if there is none.
+    """
+    operator = _operator(_NAMES.get(name, name))
+    operands = 3 if name.startswith(("addcmul", "addcdiv")) else None  # the next is the operator's keyword ``value``
+
+    def each(*args: Any, **kwargs: Any) -> list[Tensor] | None:
         options = kwargs if operands is None or len(args) == operands else {**kwargs, "value": args[operands]}
+        count = next(len(value) for value in args if isinstance(value, list | tuple))
         results = [
             operator(
-                tensor,
                 *(_row(index, value) for value in args[:operands]),
                 **{key: _row(index, value) for key, value in options.items()},
             )
-            for index, tensor in enumerate(first)
+            for index in range(count)
         ]
         if not name.endswith("_"):
             return results
-        increment_version(first)  # below autograd nobody else does
+        increment_version(args[0])  # below autograd nobody else does
         return None
 
     return each
@@ -93,6 +96,17 @@ def unscale(grads: Row, found_inf: Tensor, inverse_scale: Tensor) -> None:
     for gradient in grads:
         found_inf.copy_(torch.maximum(found_inf, (~torch.isfinite(gradient)).any().to(found_inf.dtype)))
         gradient.mul_(inverse_scale)
+
+
+def _operator(name: str) -> Any:
+    """An operator of torch; one that has no form in place is assigned."""
+    operator = getattr(torch.ops.aten, name, None)
+    if operator is None:
+        functional = getattr(torch.ops.aten, name.removesuffix("_"), None)
+        if functional is None:
+            raise SpecError(f"no operator {name} of one tensor does the same: use a loop over tensors")
+        return lambda target, *args: target.copy_(functional(target, *args))
+    return operator
 
 
 def _row(index: int, value: Any) -> Any:

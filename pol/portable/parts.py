@@ -114,7 +114,7 @@ def _convolution_backward(
 ) -> Parts:  # fmt: skip
     geometry: tuple[Sizes, Sizes, Sizes, int] = (stride, padding, dilation, groups)
     if wanted[0] and transposed:
-        yield from _gathered(grad, weight, *geometry)
+        yield from _gathered(grad, weight, *geometry, x.shape[2:])
     elif wanted[0]:
         yield from _spread(grad, weight, x.shape[2:], *geometry)
     if wanted[1]:
@@ -122,10 +122,12 @@ def _convolution_backward(
         yield from _weight_gradient(large, small, weight.shape, *geometry)
 
 
-def _gathered(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int) -> Parts:
-    """The ordinary convolution: windows of padded images."""
+def _gathered(
+    x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, groups: int, given: Sizes | None = None
+) -> Parts:
+    """The ordinary convolution: windows of padded images, at the ``given`` number of places or at all that fit."""
     kernel = list(weight.shape[2:])
-    size = [
+    size = list(given or []) or [
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, p, d, k, s in zip(x.shape[2:], padding, dilation, kernel, stride, strict=True)
     ]

@@ -149,6 +149,7 @@ INSTEAD = {
     "addr": "torch.outer and +",
     "scatter_reduce": "scatter_add, or torch.where",
     "upsample": "torch.nn.functional.interpolate with mode='nearest' and a whole factor",
+    "c10d::": "pol.parallel, which adds up what processes computed in the order of their ranks",
 }
 
 

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
-from pol import Proof, Recorder, SeedSource, parallel
+from pol import Proof, Recorder, SeedSource, exact, parallel
 from pol.data import Batch
 from pol.errors import CannotRun, SpecError
 from pol.machine import make_deterministic
@@ -24,6 +25,7 @@ from pol.programs.convnet import augmented
 from pol.programs.images import as_images
 from pol.proof import MANIFEST, TRANSCRIPT
 from pol.replay import Job, Span, replay
+from pol.spec import EXACT, NATIVE
 from pol.state import TrainingState
 from pol.tensors import tensors_digest
 from tests.pol.programs import Case, case
@@ -48,11 +50,13 @@ def own_step(state: TrainingState, model: DistributedDataParallel, batch: Batch)
     return loss.detach()
 
 
-def record(chosen: Case, out: Path, *, own: bool = False, crash_after: int = 0) -> None:
+def record(chosen: Case, out: Path, *, own: bool = False, crash_after: int = 0, numerics: str = NATIVE) -> None:
     """Record a run of four steps; with ``own`` by the user's own step. Rank 0 alone has the seed and the folder."""
     alone = parallel.rank() == 0
     source = SeedSource(kind="chosen", value=SEED) if alone else None
-    with Recorder(chosen.spec(4, 1), out if alone else Path("/nowhere"), seed_source=source) as recorder:
+    with Recorder(
+        replace(chosen.spec(4, 1), numerics=numerics), out if alone else Path("/nowhere"), seed_source=source
+    ) as recorder:
         state = chosen.build()
         recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
         model = None
@@ -63,6 +67,20 @@ def record(chosen: Case, out: Path, *, own: bool = False, crash_after: int = 0) 
             recorder.step(own_step(state, model, batch) if model else chosen.program.train_step(state, batch))
             if recorder.state.step == crash_after:
                 raise ConnectionError("unplugged")
+
+
+def out_of_order() -> list[str]:
+    """Why exact numerics refuse to add up in an order of the library's own: called for, and by torch's DDP."""
+    refusals = []
+    model = DistributedDataParallel(nn.Linear(1, 1))
+    with exact():
+        loss = model(torch.ones(2, 1)).sum()
+        for call in (lambda: dist.all_reduce(torch.ones(3)), loss.backward):
+            try:
+                call()
+            except SpecError as error:
+                refusals.append(str(error))
+    return refusals
 
 
 def draw_afterwards(ranks: int) -> float:
@@ -81,7 +99,7 @@ def compute(rank: int, ranks: int, folder: str) -> None:
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     make_deterministic(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=ranks)
-    found = {}
+    found: dict[str, str | list[str]] = {}
     for name in PROGRAMS:
         chosen = case(name).but(ranks=ranks)
         found[name] = digest(chosen.train(chosen.build(), STEPS))
@@ -93,6 +111,9 @@ def compute(rank: int, ranks: int, folder: str) -> None:
     with suppress(ConnectionError):
         record(chosen, Path(folder) / "resumed", own=True, crash_after=3)
     record(chosen, Path(folder) / "resumed", own=True)
+    record(chosen, Path(folder) / "exact", numerics=EXACT)
+    record(chosen, Path(folder) / "own, exact", own=True, numerics=EXACT)
+    found["out of order"] = out_of_order()
     found["shared"] = parallel.shared(b"rank 0" if rank == 0 else b"not rank 0").decode()
     found["drawn"] = draw_afterwards(ranks)
     try:
@@ -131,12 +152,12 @@ def test_a_process_of_a_group_can_compute_all_ranks_alone(group: list[dict[str, 
     assert [found["alone"] for found in group] == [found["convnet/cnn"] for found in group]
 
 
-@pytest.mark.parametrize("loop", ["program", "own", "resumed"])
+@pytest.mark.parametrize("loop", ["program", "own", "resumed", "exact", "own, exact"])
 def test_a_run_recorded_on_all_ranks_is_the_run_of_one_process(
     folder: Path, group: list[dict[str, str]], tmp_path: Path, loop: str
 ) -> None:
     chosen = case("convnet/cnn").but(ranks=len(group))
-    record(chosen, tmp_path / "proof")
+    record(chosen, tmp_path / "proof", numerics=EXACT if "exact" in loop else NATIVE)
     for name in (MANIFEST, TRANSCRIPT):
         assert (folder / loop / name).read_bytes() == (tmp_path / "proof" / name).read_bytes()
 
@@ -146,6 +167,12 @@ def test_a_run_recorded_on_all_ranks_replays_in_a_single_process(folder: Path) -
     proof = Proof.read(folder / "own")
     (result,) = replay(Job(spec=proof.spec, seed=proof.seed), [Span(first=0, last=3)])
     assert [segment.end_digest for segment in result.segments] == [segment.end_digest for segment in proof.segments]
+
+
+def test_exact_numerics_refuse_a_sum_in_another_order_and_say_what_to_use(group: list[dict[str, list[str]]]) -> None:
+    for found in group:
+        assert len(found["out of order"]) == 2
+        assert all("c10d::allreduce_" in why and "use pol.parallel" in why for why in found["out of order"])
 
 
 def test_what_is_drawn_after_the_shards_is_the_same_everywhere(group: list[dict[str, str]]) -> None:

@@ -14,13 +14,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pol import exact
 from pol.errors import SpecError
 from pol.portable.mode import RefusedOperator, active, entry_of
 from pol.portable.table import TABLE, Kind
-from tests.pol.portable.models import MODELS, UNet, digest, trained
+from tests.pol.portable.test_walk import Watched
 from tests.pol.programs import NAMES, case, tiny_base
 
 SQUARE = torch.eye(3) * 2 + torch.ones(3, 3)
@@ -116,18 +115,6 @@ def test_the_table_names_operators_of_torch_and_gives_each_a_reason() -> None:
         assert entry.why and (entry.run is None) == (entry.kind in (Kind.MOVE, Kind.SINGLE)), name
 
 
-class Watched(TorchDispatchMode):
-    """Keeps the operators that it sees, and lets them run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: set[Any] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.add(func)
-        return func(*args, **(kwargs or {}))
-
-
 @contextmanager
 def unwarned() -> Iterator[None]:
     with warnings.catch_warnings():
@@ -146,46 +133,6 @@ def test_every_operator_of_a_built_in_program_is_classified(name: str, tmp_path:
         program.train(program.build(), 2)
     assert len(native.seen) > 30
     assert [func.name() for func in native.seen | portable.seen if entry_of(func) is None] == []
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_models_of_others_train_as_they_do_natively(name: str) -> None:
-    # the dropout of an exact run draws other numbers, so that only models without it can be compared
-    with unwarned():
-        torch.manual_seed(0)
-        model = MODELS[name]()
-        start = {label: value.clone() for label, value in model.state_dict().items()}
-
-    def same_start() -> nn.Module:
-        model.load_state_dict(start)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = 0.0
-        return model
-
-    with unwarned():
-        _, native = trained(same_start)
-        with exact():
-            found, portable = trained(same_start)
-    assert portable == pytest.approx(native, rel=1e-5)
-    assert all(bool(value.isfinite().all()) for value in found.state_dict().values())
-
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": partial(torch.optim.AdamW, lr=1e-2),
-    "adam": partial(torch.optim.Adam, lr=1e-2, weight_decay=0.1, amsgrad=False),
-    "momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=1e-3),
-    "nesterov": partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True),
-    "sgd": partial(torch.optim.SGD, lr=0.1),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_single_multi_tensor_and_fused_optimizers_have_the_same_bits(name: str) -> None:
-    ways = [{"foreach": False}, {"foreach": True}, {"fused": True}]
-    with exact():
-        digests = [digest(trained(UNet, partial(OPTIMIZERS[name], **way), 3)[0]) for way in ways]
-    assert len(set(digests)) == 1
 
 
 def test_in_place_forms_keep_the_tensor_and_count_a_change() -> None:

@@ -59,6 +59,10 @@ CASES: dict[str, tuple[Case, list[tuple[int, ...]]]] = {
         lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2, padding=1, output_padding=1, groups=2),
         [(2, 4, 3, 4), (4, 3, 3, 3), (6,)],
     ),
+    "transposed, padded by steps": (
+        lambda x, w: F.conv_transpose2d(x, w, stride=(1, 2), dilation=(3, 4), output_padding=(2, 3), padding=(1, 2)),
+        [(2, 4, 3, 4), (4, 3, 3, 2)],
+    ),
     "wide strides": (lambda x, w: F.conv2d(x, w, stride=4), [(2, 1, 9, 9), (1, 1, 1, 1)]),
     "sum": (lambda x: x.sum((0, 2)), [(3, 4, 5)]),
     "long sum": (lambda x: x.sum(), [(3, 20001)]),

@@ -32,6 +32,10 @@ CONVOLUTIONS: dict[str, tuple[Callable[..., Tensor], list[tuple[int, ...]]]] = {
         lambda x, w: F.conv_transpose2d(x, w, stride=2, padding=1, output_padding=1, groups=2),
         [(2, 4, 3, 4), (4, 3, 3, 3)],
     ),
+    "transposed, padded by steps": (
+        lambda x, w: F.conv_transpose2d(x, w, dilation=(3, 4), output_padding=(2, 3), padding=(1, 2)),
+        [(2, 4, 3, 4), (4, 3, 3, 2)],
+    ),
     "in blocks": (lambda x, w: F.conv2d(x, w, padding=1), [(3, 1, 64, 65), (2, 1, 3, 3)]),
 }
 
