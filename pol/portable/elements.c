@@ -217,8 +217,7 @@ void row_totals(long rows, long size, const float *x, double factor, double *out
     for (long r = 0; r < rows; r++) out[r] = total(size, x + r * size, factor);
 }
 
-/* Sums over rows, for each column, of x; of x times normal, with `scale`, where normal = (other - mean) * scale of its
- * row, or other * scale without a mean. */
+/* Sums over rows, for each column, of x; or, with `scale`, of x times (other - mean) * scale of its row. */
 void column_totals(
     long rows, long columns, const float *x, const float *other, const float *mean, const float *scale, double factor,
     double *out, long threads)
@@ -233,11 +232,9 @@ void column_totals(
                 const float *from = x + r * columns + first;
                 float value[PARTS] = {0};
                 if (!scale) memcpy(value, from, sizeof(float) * count);
-                else if (mean)
+                else
                     for (long c = 0; c < count; c++)
                         value[c] = from[c] * ((other[r * columns + first + c] - mean[r]) * scale[r]);
-                else
-                    for (long c = 0; c < count; c++) value[c] = from[c] * (other[r * columns + first + c] * scale[r]);
                 if (turn)
                     for (int c = 0; c < PARTS; c++) sum[c] += ((double)value[c] + shift[c]) - shift[c];
                 else
@@ -250,7 +247,7 @@ void column_totals(
     }
 }
 
-/* Rows: softmax, layer norm, root-mean-square norm, and their gradients; `held` has room for BLOCK floats. */
+/* Rows: softmax, layer norm, and their gradients; `held` has room for BLOCK floats. */
 
 static float highest(long count, const float *x)
 {
@@ -264,14 +261,19 @@ static float highest(long count, const float *x)
     return parts[0];
 }
 
+/* exp(x - top) into `out`, and their sum */
+static float exponentials(long size, const float *x, float top, double factor, float *out)
+{
+    for (long i = 0; i < size; i++) out[i] = (float)exp64((double)(x[i] - top));
+    return (float)total(size, out, factor);
+}
+
 void softmax(long rows, long size, const float *x, double factor, float *out, long threads)
 {
     IN_PARALLEL
     for (long r = 0; r < rows; r++) {
         const float *from = x + r * size;
-        float *to = out + r * size, top = highest(size, from);
-        for (long i = 0; i < size; i++) to[i] = (float)exp64((double)(from[i] - top));
-        float sum = (float)total(size, to, factor);
+        float *to = out + r * size, sum = exponentials(size, from, highest(size, from), factor, to);
         for (long i = 0; i < size; i++) to[i] = to[i] / sum;
     }
 }
@@ -294,8 +296,7 @@ void log_softmax(long rows, long size, const float *x, double factor, float *out
     for (long r = 0; r < rows; r++) {
         const float *from = x + r * size;
         float *to = out + r * size, top = highest(size, from);
-        for (long i = 0; i < size; i++) to[i] = (float)exp64((double)(from[i] - top));
-        float sum = (float)log64((double)(float)total(size, to, factor));
+        float sum = (float)log64((double)exponentials(size, from, top, factor, to));
         for (long i = 0; i < size; i++) to[i] = (from[i] - top) - sum;
     }
 }
@@ -357,37 +358,6 @@ void layer_norm_backward(
         float slope = (float)(total(size, held, factor) / (double)size);
         for (long i = 0; i < size; i++)
             to[i] = ((to[i] - level) - ((from[i] - mean[r]) * scale[r]) * slope) * scale[r];
-    }
-}
-
-void rms_norm(
-    long rows, long size, const float *x, const float *weight, double eps, double factor, float *out, float *scale,
-    long threads)
-{
-    IN_PARALLEL
-    for (long r = 0; r < rows; r++) {
-        const float *from = x + r * size;
-        float *to = out + r * size;
-        for (long i = 0; i < size; i++) to[i] = from[i] * from[i];
-        float root = (float)(1.0 / sqrt(total(size, to, factor) / (double)size + eps));
-        for (long i = 0; i < size; i++) to[i] = from[i] * root;
-        affine(size, weight, 0, to);
-        scale[r] = root;
-    }
-}
-
-void rms_norm_backward(
-    long rows, long size, const float *g, const float *x, const float *scale, const float *weight, double factor,
-    float *out, long threads)
-{
-    IN_PARALLEL
-    for (long r = 0; r < rows; r++) {
-        const float *grad = g + r * size, *from = x + r * size;
-        float *to = out + r * size, held[BLOCK];
-        for (long i = 0; i < size; i++) to[i] = weight ? grad[i] * weight[i] : grad[i];
-        for (long i = 0; i < size; i++) held[i] = to[i] * (from[i] * scale[r]);
-        float along = (float)(total(size, held, factor) / (double)size);
-        for (long i = 0; i < size; i++) to[i] = (to[i] - (from[i] * scale[r]) * along) * scale[r];
     }
 }
 

@@ -84,40 +84,6 @@ def layer_norm_backward(
     return out, to_weight, to_bias
 
 
-def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float) -> Pair | None:
-    """The result and 1 / sqrt."""
-    size = math.prod(shape)
-    if not KERNELS.fit(x, weight) or size > BLOCK:
-        return None
-    out, scale = x.new_empty(x.shape), x.new_empty(_kept(x, shape))
-    KERNELS(
-        "rms_norm",
-        x.numel() // size,
-        size,
-        x.contiguous(),
-        _flat(weight),
-        eps,
-        shift_factor(sum_bits(size)),
-        out,
-        scale,
-    )
-    return out, scale
-
-
-def rms_norm_backward(
-    grad: Tensor, x: Tensor, shape: Sequence[int], scale: Tensor, weight: Tensor | None
-) -> Pair | None:
-    """The gradients of input and weight; the last one in float64."""
-    size, rows = math.prod(shape), x.numel() // max(1, math.prod(shape))
-    if not KERNELS.fit(grad, x, scale, weight) or max(size, rows) > BLOCK:
-        return None
-    out, to_weight = x.new_empty(x.shape), _sums(x, shape)
-    g, values, root = (part.contiguous() for part in (grad, x, scale))
-    KERNELS("rms_norm_backward", rows, size, g, values, root, _flat(weight), shift_factor(sum_bits(size)), out)
-    KERNELS("column_totals", rows, size, g, values, None, root, shift_factor(sum_bits(rows)), to_weight)
-    return out, to_weight
-
-
 def channel_variance(x: Tensor) -> Pair | None:
     """Mean (float32) and biased variance (float64) of each channel of ``x`` (N, C, ...), kept dimensions."""
     joined = _joined(x)

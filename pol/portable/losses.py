@@ -1,4 +1,7 @@
-"""Losses and their gradients: element by element, then one exact sum."""
+"""Losses and their gradients: element by element, then one exact sum.
+
+Error: 2**-24 of its result for each operation on an element, and that of :func:`pol.portable.grid.total` for the sum.
+"""
 
 from __future__ import annotations
 

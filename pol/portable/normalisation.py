@@ -1,8 +1,9 @@
-"""Batch, layer, group and root-mean-square norms, softmax, and their gradients.
+"""Batch, layer and group norms, softmax, and their gradients.
 
 Statistics are exact sums over float32 numbers; everything else is element by element, one rounding of float32 an
-operation. So a result is within a few units in the last place of its largest operand of the true one, and two devices
-cannot differ.
+operation, so that two devices cannot differ. The bounds below are for results of float32 that are normal numbers, of
+groups of at most BLOCK elements; e is 2**-24, the largest relative error of one rounding. Gradients are such chains,
+too: each of their operations adds at most e of its result.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ def lying_in_order(function: Callable[P, R]) -> Callable[P, R]:
 
 @lying_in_order
 def softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
-    """exp(x - max) over its sum along ``dim``; NaN where all are -inf."""
+    """exp(x - max) over its sum along ``dim``; NaN where all are -inf.
+
+    Relative error: (|x - max| + log n + 5) e. The difference is off by |x - max| e, exp by 1.02 e, and so is the sum of
+    n terms, of which the mean |x - max| is at most log n; the grid adds e/4 to it, its rounding e, and the quotient e.
+    """
     values = single(x)
     found = fused.softmax(values, dim)
     if found is None:
@@ -71,7 +76,11 @@ def softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype)
 
 @lying_in_order
 def log_softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
-    """x - max - log(sum(exp(x - max))) along ``dim``."""
+    """x - max - log(sum(exp(x - max))) along ``dim``.
+
+    Error: (2 |x - max| + 4 log n + 5) e. The sum of n terms is off as in :func:`softmax`; that is what its logarithm
+    misses, which is at most log n, beside 1.02 e of itself; both differences are rounded.
+    """
     values = single(x)
     result = fused.log_softmax(values, dim)
     if result is None:
@@ -92,7 +101,11 @@ def log_softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dt
 def layer_norm(
     x: Tensor, shape: Sequence[int], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimensions; also mean and 1 / sqrt."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias over the last dimensions; also mean and 1 / sqrt.
+
+    Error of a result y before weight and bias, a rounding each: (|mean| / sqrt(variance + eps) + 6 |y| + 1) e. The mean
+    is rounded once; differences, their squares (half of whose error is the root's) and the product make 5 |y| e.
+    """
     values = single(x)
     found = fused.layer_norm(values, shape, _single(weight), _single(bias), eps)
     if found is not None:
@@ -127,6 +140,7 @@ def batch_norm(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Normalised over all but dimension 1; while ``training``, the running statistics are updated in place.
 
+    Error: as of :func:`layer_norm`, with another of its last terms for each BLOCK of a channel.
     Also the batch's mean and 1 / sqrt(variance + eps), which are empty out of training.
     """
     values, dims = single(x), [0, *range(2, x.dim())]
@@ -175,7 +189,10 @@ def batch_norm_backward(
 def group_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, channels: int, size: int, groups: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalised over each of ``groups`` groups of a sample's channels; also the means and 1 / sqrt, (n, groups)."""
+    """Normalised over each of ``groups`` groups of a sample's channels; also the means and 1 / sqrt, (n, groups).
+
+    Error: as of :func:`layer_norm`.
+    """
     values = single(x).reshape(n, groups, -1)
     mean, spread = variance(values, [2])
     scale = _inverse_root(spread, eps)
@@ -197,35 +214,6 @@ def group_norm_backward(
         to_x = rounded(_centred(scaled.reshape(n, groups, -1), normal, [2]) * root, x.dtype).reshape(x.shape)
     dims = [0, *range(2, x.dim())]
     return to_x, *_affine_gradients(g, normal.reshape(x.shape), dims, weight, weight, wanted, [channels])
-
-
-@lying_in_order
-def rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor]:
-    """x / sqrt(mean(x * x) + eps) * weight over the last dimensions; also 1 / sqrt."""
-    values, dims, least = single(x), _last(x, shape), torch.finfo(x.dtype).eps if eps is None else eps
-    found = fused.rms_norm(values, shape, _single(weight), least)
-    if found is not None:
-        return rounded(found[0], x.dtype), found[1]
-    squares = quotient(total(values * values, dims), math.prod(shape))
-    scale = _inverse_root(squares, least)
-    return rounded(_affine(values * scale, weight, None), x.dtype), scale
-
-
-@lying_in_order
-def rms_norm_backward(
-    grad: Tensor, x: Tensor, shape: Sequence[int], scale: Tensor, weight: Tensor | None, wanted: Sequence[bool]
-) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of input and weight, where ``wanted``."""
-    g, values, dims = single(grad), single(x), _last(x, shape)
-    found = fused.rms_norm_backward(g, values, shape, scale, _single(weight))
-    if found is not None:
-        return _finished((*found, None), x, weight, None, shape, [*wanted, False])[:2]
-    normal = values * scale
-    scaled = g if weight is None else g * single(weight)
-    along = quotient(total(scaled * normal, dims), math.prod(shape)).float()
-    to_x = rounded((scaled - normal * along) * scale, x.dtype) if wanted[0] else None
-    rows = list(range(x.dim() - len(shape)))
-    return to_x, _affine_gradients(g, normal, rows, weight, None, [True, wanted[1], False], shape)[0]
 
 
 def _last(x: Tensor, shape: Sequence[int]) -> list[int]:

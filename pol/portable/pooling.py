@@ -1,4 +1,7 @@
-"""Pooling and enlarging of images: comparisons, exact sums over windows, and copies."""
+"""Pooling and enlarging of images: comparisons, exact sums over windows, and copies.
+
+Error: that of :func:`pol.portable.grid.total`, and half a unit in the last place for a quotient.
+"""
 
 from __future__ import annotations
 

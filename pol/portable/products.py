@@ -1,4 +1,7 @@
-"""Matrix products: exact products of :mod:`pol.portable.grid`, rounded to the result's type once."""
+"""Matrix products: exact products of :mod:`pol.portable.grid`, rounded to the result's type once.
+
+Error: that of :func:`pol.portable.grid.product`, and half a unit in the last place for each rounding.
+"""
 
 from __future__ import annotations
 

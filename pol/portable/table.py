@@ -98,7 +98,6 @@ REPLACED: dict[str, tuple[str, dict[str, Handler]]] = {
         "native_batch_norm": norm.batch_norm, "_native_batch_norm_legit": norm.batch_norm,
         "native_batch_norm_backward": norm.batch_norm_backward,
         "native_group_norm": norm.group_norm, "native_group_norm_backward": norm.group_norm_backward,
-        "_fused_rms_norm": norm.rms_norm, "_fused_rms_norm_backward": norm.rms_norm_backward,
         "nll_loss_forward": losses.nll_loss, "nll_loss_backward": losses.nll_loss_backward,
         "nll_loss2d_forward": losses.nll_loss, "nll_loss2d_backward": losses.nll_loss_backward,
         "mse_loss": losses.mse_loss, "mse_loss_backward": losses.mse_loss_backward,
@@ -143,6 +142,7 @@ APART: dict[str, Handler] = {
 
 INSTEAD = {
     "_scaled_dot_product": "torch.nn.functional.scaled_dot_product_attention, which is replaced as a whole",
+    "_fused_rms_norm": "torch.nn.functional.rms_norm, which is replaced as a whole",
     "topk": "torch.sort, which is stable here",
     "cumsum": "a product with a triangular matrix of ones",
     "native_dropout": "torch.nn.functional.dropout",

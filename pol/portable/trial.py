@@ -124,9 +124,6 @@ def _rows(special: bool) -> Iterator[tuple[str, Case]]:
         yield f"layer_norm {shape}", partial(normalisation.layer_norm, x, size, weight, bias, 1e-5)
         parts: tuple[Any, ...] = (g, x, size, mean, scale, weight, bias, [True] * 3)
         yield f"layer_norm_backward {shape}", partial(normalisation.layer_norm_backward, *parts)
-        yield f"rms_norm {shape}", partial(normalisation.rms_norm, x, size, weight, 1e-5)
-        fewer: tuple[Any, ...] = (g, x, size, scale, weight, [True] * 2)
-        yield f"rms_norm_backward {shape}", partial(normalisation.rms_norm_backward, *fewer)
 
 
 def _channels(special: bool) -> Iterator[tuple[str, Case]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from ctypes import c_float
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from pol.errors import SpecError
+from pol.portable.elementwise import HALVES
 
 
 def attention(
@@ -36,6 +40,25 @@ def attention(
     return torch.matmul(weights, value)
 
 
+def rms_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None,  # noqa: A002
+    eps: float | None = None,
+) -> Tensor:  # fmt: skip
+    """``torch.nn.functional.rms_norm``: composed of operators as torch does on a CPU, where CUDA has one of its own.
+
+    input / sqrt(mean(input^2) + eps) * weight over the last dimensions, in float32 and rounded once.
+    """
+    if list(input.shape[input.dim() - len(normalized_shape) :]) != list(normalized_shape):
+        raise SpecError(f"rms_norm: {tuple(input.shape)} does not end with the dimensions {tuple(normalized_shape)}")
+    values = input.float() if input.dtype in HALVES else input
+    least = torch.finfo(values.dtype).eps if eps is None else eps
+    dims = [input.dim() - 1 - place for place in range(len(normalized_shape))]
+    squares = values.pow(2).mean(dims, keepdim=True)
+    scale = torch.ops.aten.add_.Scalar(squares, c_float(least).value).rsqrt()
+    result = values.mul(scale) if weight is None else values.mul(scale).mul(weight)
+    return result.contiguous().to(input.dtype)
+
+
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: A002
     """``torch.nn.functional.dropout``: ``input`` times a mask of 0 and 1 / (1 - p)."""
     if not training or p == 0:
@@ -54,6 +77,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 WHOLE: dict[Any, Callable[..., Tensor]] = {
     functional.scaled_dot_product_attention: attention,
     functional.linear: linear,
+    functional.rms_norm: rms_norm,
+    torch.rms_norm: rms_norm,
     functional.dropout: dropout,
     torch.dropout: dropout,
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pol.portable import grid
+from pol.portable import grid, sums
 from pol.portable.dot import BLOCK, product_bits
 from pol.portable.grid import product, quantised, sum_bits, total, unit
 
@@ -102,15 +104,24 @@ def test_one_bit_more_and_the_order_shows(length: int, monkeypatch: pytest.Monke
     assert _differs_under_some_order(a, b)
 
 
-def test_one_bit_more_and_the_order_of_a_sum_shows(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 2**-40 is lost beside the sum of the ones, unless it comes first; below the grid it is lost in any order
-    ones = torch.ones(BLOCK, dtype=torch.float64) * 1.9
-    ones[:4096] = 2.0**-40 * 1.5
-    forwards, backwards = total(ones, [0]), total(ones.flip(0), [0])
-    assert torch.equal(forwards, backwards)
-    monkeypatch.setattr(grid, "sum_bits", lambda n: 51)
-    running = [float(quantised(order, [0], 51).cumsum(0)[-1]) for order in (ones, ones.flip(0))]
-    assert running[0] != running[1]
+NOWHERE_ELSE = torch.zeros(BLOCK, dtype=torch.long)
+IN_TURN: dict[str, tuple[ModuleType, Callable[[Tensor], Tensor]]] = {
+    "one after the other": (grid, lambda x: quantised(x, [0], grid.sum_bits(BLOCK)).cumsum(0)[-1]),
+    "scattered": (sums, lambda x: sums.scattered(x.unsqueeze(1), NOWHERE_ELSE, 1)),
+}
+
+
+@pytest.mark.parametrize("name", IN_TURN)
+def test_one_bit_more_and_the_order_of_a_sum_shows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # near the largest sum that fits, with terms small enough to have bits at the grid's end
+    module, added = IN_TURN[name]
+    x = torch.rand(BLOCK, generator=torch.Generator().manual_seed(1)) * 0.01 + 1.98
+    x[::3] *= 2.0**-18
+    orders = [torch.randperm(BLOCK, generator=torch.Generator().manual_seed(seed)) for seed in range(5)]
+    (found,) = {float(added(x[order])) for order in orders}
+    assert found == float(total(x, [0])) == math.fsum(quantised(x, [0], sum_bits(BLOCK)).tolist())
+    monkeypatch.setattr(module, "sum_bits", lambda count: sum_bits(count) + 1)
+    assert len({float(added(x[order])) for order in orders}) > 1
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])

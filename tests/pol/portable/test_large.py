@@ -79,9 +79,6 @@ def norms(x: Tensor, g: Tensor) -> Iterator[Tensor | None]:
     y, mean, scale = normalisation.layer_norm(x, size, weight, bias, 1e-5)
     yield from (y, mean, scale)
     yield from normalisation.layer_norm_backward(g, x, size, mean, scale, weight, bias, [True] * 3)
-    y, scale = normalisation.rms_norm(x, size, weight, 1e-5)
-    yield from (y, scale)
-    yield from normalisation.rms_norm_backward(g, x, size, scale, weight, [True] * 2)
     for name in ("softmax", "log_softmax"):
         y = getattr(normalisation, name)(x, -1)
         yield y
@@ -199,7 +196,7 @@ def test_convolutions_of_few_or_no_samples(sizes: tuple[int, ...], kernel: int, 
 
 def test_threads_of_threads_share_no_memory() -> None:
     """Where OMP_NESTED is set, a parallel region inside another one has threads of its own."""
-    a, b = numbers(6, 200, 100), numbers(6, 100, 400, key=3)
+    a, b = numbers(16, 200, 100), numbers(16, 100, 400, key=3)
     with KERNELS.using(None):
         expected = products.mm(a, b)
     path = compiled.library("grid", compiled.CONTRACTION["grid"])
@@ -209,7 +206,7 @@ def test_threads_of_threads_share_no_memory() -> None:
         runtime.omp_set_nested(1)
         torch.set_num_threads(2)
         with KERNELS.using(compiled.built()):
-            assert all(same(products.mm(a, b), expected) for _ in range(20))
+            assert all(same(products.mm(a, b), expected) for _ in range(8))
     finally:
         runtime.omp_set_nested(nested)
         torch.set_num_threads(before)

@@ -180,6 +180,38 @@ def test_half_precision_is_rounded_once_from_float32() -> None:
     assert float(a @ b) == pytest.approx(float(a.double() @ b.double()), rel=1e-2, abs=0.5)
 
 
+def test_norms_of_many_tensors_are_those_of_each_at_any_scale() -> None:
+    rows = [torch.full((70,), 3e38), torch.full((3,), 2.0**-149), torch.tensor([3.0, 4.0]), torch.zeros(2, 2)]
+    truths = {order: [row.double().norm(order).float() for row in rows] for order in (1, 2, math.inf)}
+    with exact():
+        for order, expected in truths.items():
+            found = torch._foreach_norm(rows, order)
+            assert [float(x) for x in found] == [float(torch.linalg.vector_norm(row, order)) for row in rows]
+            assert [float(x) for x in found] == [float(truth) for truth in expected]
+        assert float(torch._foreach_norm(rows)[2]) == 5.0
+
+
+def test_what_torch_composes_on_a_cpu_is_not_replaced_where_a_gpu_has_an_operator_for_it() -> None:
+    """It would arrive there alone, and take another way: ``rms_norm`` is replaced as a function."""
+    has = torch._C._dispatch_has_kernel_for_dispatch_key
+    aten = [f"aten::{name}" for name in TABLE if "::" not in name and name != "_index_put_impl"]
+    composed = [name for name in aten if has(name, "CompositeImplicitAutograd") and not has(name, "CPU")]
+    assert composed == ["aten::square"]  # x * x on either way
+
+
+def test_root_mean_square_norms_are_composed_as_by_torch() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        x, weight = torch.linspace(-2, 3, 24).reshape(2, 3, 4).to(dtype), torch.linspace(0.5, 1.5, 12).reshape(3, 4)
+        for rows in (x, x.permute(2, 0, 1).contiguous().permute(1, 2, 0)):
+            for eps in (None, 1e-5):
+                with exact():
+                    found = F.rms_norm(rows, (3, 4), weight.to(dtype), eps)
+                    with torch._C.DisableTorchFunction():
+                        assert torch.equal(found, F.rms_norm(rows, (3, 4), weight.to(dtype), eps))
+    with exact(), pytest.raises(SpecError, match="does not end with"):
+        F.rms_norm(ROW, (5,))
+
+
 def test_no_multiplication_is_contracted_with_an_addition() -> None:
     a, b, c = torch.randn(3, 1000, generator=torch.Generator().manual_seed(0))
 

@@ -69,6 +69,7 @@ CASES: dict[str, tuple[Case, list[tuple[int, ...]]]] = {
     "mean": (lambda x: x.mean(1, keepdim=True), [(3, 4, 5)]),
     "mean of all": (lambda x: x.mean(), [(3, 4)]),
     "variance": (lambda x: x.var(1) + x.var((0, 1), correction=0).sum(), [(3, 6)]),
+    "deviation": (lambda x: x.std(1) + torch.var_mean(x, 1)[1] + x.std(), [(3, 6)]),
     "norm": (lambda x: x.norm() + torch.linalg.vector_norm(x, 1) + torch.linalg.vector_norm(x, math.inf), [(3, 4)]),
     "softmax": (lambda x: x.softmax(1), [(3, 4, 5)]),
     "log softmax": (lambda x: x.log_softmax(0), [(3, 4)]),
@@ -79,6 +80,7 @@ CASES: dict[str, tuple[Case, list[tuple[int, ...]]]] = {
     "batch norm, evaluating": (rarely_normal, [(3, 4, 5), (4,), (4,)]),
     "group norm": (lambda x, w, b: F.group_norm(x, 2, w, b), [(3, 4, 5, 2), (4,), (4,)]),
     "rms norm": (lambda x, w: F.rms_norm(x, (5,), w, 1e-6), [(3, 4, 5), (5,)]),
+    "instance norm": (lambda x, w, b: F.instance_norm(x, weight=w, bias=b), [(3, 4, 5, 2), (4,), (4,)]),
     "cross entropy": (lambda x: F.cross_entropy(x, LABELS), [(5, 4)]),
     "weighted cross entropy": (
         lambda x: F.cross_entropy(x, LABELS, torch.tensor([0.5, 1.0, 2.0, 0.1], dtype=x.dtype), ignore_index=2),
@@ -117,6 +119,14 @@ CASES: dict[str, tuple[Case, list[tuple[int, ...]]]] = {
         lambda x, y, z: torch.addcmul(x, y, z, value=0.3) + torch.addcdiv(x, y, z.abs() + 1) + torch.lerp(x, y, 0.9),
         [(3, 4)] * 3,
     ),
+    "least": (lambda x: x.amin(1) + x.min() + x.min(0).values.sum() + x.max() + x.sort(1).values.sum(1), [(3, 4)]),
+    "limits": (
+        lambda x, y: x.clamp(-0.5, 0.5) + x.clamp_min(-0.2) + x.clamp_max(0.3) + x.clamp(y - 1, y + 1) + x.clamp_min(y),
+        [(3, 4), (3, 4)],
+    ),
+    "softplus": (lambda x: F.softplus(x) + F.softplus(x, 3.0, 6.0), [(3, 4)]),
+    "weighted means": (torch.lerp, [(3, 4)] * 3),
+    "numbers": (lambda x: (x - 3) + (2 - x) + (x * 2).square() + 1 / (x.abs() + 1), [(3, 4)]),
     "alpha": (
         lambda x, y: torch.add(x, y, alpha=0.3) - torch.sub(x, y, alpha=0.7) + torch.rsub(x, y, alpha=3),
         [(3, 4)] * 2,

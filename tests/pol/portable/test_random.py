@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
+from pol import exact
 from pol.errors import SpecError
 from pol.machine import seed_everything
 from pol.portable import random as portable
@@ -150,6 +151,40 @@ def test_linspace() -> None:
     found = portable.linspace(-0.1, 0.7, 1000, device="cpu")
     torch.testing.assert_close(found, torch.linspace(-0.1, 0.7, 1000))
     assert (found[0], found[-1]) == (torch.tensor(-0.1), torch.tensor(0.7))
+
+
+OPERATORS: dict[str, tuple[Callable[[], Tensor], Callable[[], Tensor]]] = {
+    "rand": (lambda: torch.rand(7), lambda: portable.uniform((7,), 0.0, 1.0, device="cpu")),
+    "rand_like": (lambda: torch.rand_like(torch.ones(2, 3)), lambda: portable.uniform((2, 3), 0.0, 1.0, device="cpu")),
+    "randn": (
+        lambda: torch.randn(7, dtype=torch.bfloat16),
+        lambda: portable.normal((7,), 0, 1, device="cpu").bfloat16(),
+    ),
+    "randn_like": (lambda: torch.randn_like(torch.ones(7)), lambda: portable.normal((7,), 0, 1, device="cpu")),
+    "uniform_": (lambda: torch.ones(7).uniform_(-1, 2), lambda: portable.uniform((7,), -1, 2, device="cpu")),
+    "normal_": (lambda: torch.ones(7).normal_(1, 2), lambda: portable.normal((7,), 1, 2, device="cpu")),
+    "bernoulli_": (lambda: torch.ones(99).bernoulli_(0.3), lambda: portable.bernoulli((99,), 0.3, device="cpu")),
+    "bernoulli": (
+        lambda: torch.bernoulli(torch.full((99,), 0.25)),
+        lambda: portable.uniform((99,), 0.0, 1.0, device="cpu").lt(0.25).float(),
+    ),
+    "randint": (lambda: torch.randint(5, 90, (9,)), lambda: portable.randint(5, 90, (9,), device="cpu")),
+    "random_": (lambda: torch.zeros(9).random_(3, 90), lambda: portable.randint(3, 90, (9,), device="cpu").float()),
+    "randperm": (lambda: torch.randperm(9), lambda: portable.randperm(9, device="cpu")),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_operators_of_torch_draw_these_numbers(name: str) -> None:
+    operator, expected = OPERATORS[name]
+    torch.manual_seed(3)
+    native = operator()
+    torch.manual_seed(3)
+    with exact():
+        found = operator()
+    torch.manual_seed(3)
+    torch.testing.assert_close(found, expected(), rtol=0, atol=0)
+    assert not torch.equal(found, native)
 
 
 @pytest.mark.parametrize(
