@@ -134,7 +134,7 @@ by itself, SHA-256 and all, is cheaper here.
 
 def _apart(anatomy: dict[str, Any]) -> Iterator[str]:
     yield (
-        "Every kind of transaction of a small task (16 x 16) and of three cases in another: the costliest, with all "
+        "Every kind of transaction of a small task (16 x 16) and of four cases in another: the costliest, with all "
         "that it costs, taken apart as above. Runs have 65,536 segments in one anchor; an answer opens one of them; "
         "a key has 512 leaves, of which 128 are opened a transaction; two levels of votes, the settled case is a "
         "conviction on appeal.\n"

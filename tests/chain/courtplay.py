@@ -1,7 +1,8 @@
 """Cases played on a node, for what everything in them uses.
 
 Alice and Mallory trained 65,536 segments each, all anchored at once: what is opened of them lies 16 levels deep, and of
-Alice's key of 512 leaves 9 levels. A case draws ``sampled`` segments. Mallory's segments 0 and 1 do not join.
+Alice's key of 512 leaves 9 levels. A case draws ``sampled`` segments. Mallory's segments 0 and 1 do not join, and her
+segment 2 says that it is another. Alice gave up a run before.
 """
 
 import hashlib
@@ -40,7 +41,7 @@ class LongSetting(Setting):
 
 
 class CourtPlay(Game):
-    """Three cases, and what everybody takes when the task is closed."""
+    """Four cases, and what everybody takes when the task is closed."""
 
     def __init__(self, chain, sampled):
         super().__init__(chain, LongSetting(lent=500, sampled=sampled))
@@ -51,9 +52,12 @@ class CourtPlay(Game):
 
     def submit(self):
         self.chain.at(self.config.clock.start)
+        self.chain.send(VERA, "RewardEscrow", "sponsor", self.id, 1, tokens(10))
+        self.give_up()
         mine = MadeUpRun(self.chain, ALICE, self.id, segments=SEGMENTS, key_root=KEY.root)
         broken = MadeUpRun(self.chain, MALLORY, self.id, segments=SEGMENTS)
         broken.segments[1] = replace(broken.segments[1], start_digest=digest("elsewhere"))
+        broken.segments[2] = replace(broken.segments[2], index=9)
         broken.root = segment_tree(broken.segments).root
         self.runs = {ALICE: mine, MALLORY: broken}
         for run in self.runs.values():
@@ -63,11 +67,18 @@ class CourtPlay(Game):
         for run in self.runs.values():
             run.reveal(1)
 
+    def give_up(self):
+        self.stopped = MadeUpRun(self.chain, ALICE, self.id, label="given up", segments=2)
+        self.stopped.latch()
+        self.stopped.anchor()
+        self.stopped.arena("declareStop", self.stopped.id, 2)
+
     def play(self):
         """All of it."""
         self.convicted_on_appeal()
         self.served_again()
         self.mark_and_broken_join()
+        self.wrong_bounds()
         self.chain.at(self.closes)
         self.take()
 
@@ -108,6 +119,11 @@ class CourtPlay(Game):
         self.manager(VERA, "proveDiscontinuity", number, broken.open(0), broken.open(1))
         assert self.case(number).verdict is CaseVerdict.UPHELD
 
+    def wrong_bounds(self):
+        number = self.draw(ALICE, MALLORY)
+        self.manager(VERA, "proveBadBounds", number, self.runs[MALLORY].open(2), 2)
+        assert self.case(number).verdict is CaseVerdict.UPHELD
+
     def draw(self, who, whom, ground=Ground.REPLAY):
         """A case of ``who`` against ``whom``, with its segment drawn."""
         self.seal(who, whom, ground)
@@ -141,3 +157,5 @@ class CourtPlay(Game):
         for contract, name in (("RewardEscrow", "claimDelegated"), ("StakeVault", "undelegate")):
             self.chain.send(LENDER, contract, name, self.id, ALICE)
         self.chain.send(CREATOR, "RewardEscrow", "reclaim", self.id)
+        self.chain.send(VERA, "RewardEscrow", "burnDeposit", self.id)
+        self.chain.send(VERA, "Arena", "voidRun", self.stopped.id)

@@ -34,13 +34,13 @@ def address(who):
 
 
 class Courtroom(Shell):
-    """The commands ``arena`` and ``challenge``, on one chain."""
+    """The commands ``arena`` and ``challenge``, on one chain; with "arena" in front where both have one of the name."""
 
     def __call__(self, who, *words, code=0):
         if self.dies:  # so that a promised block is always there
             self.chain.mine(3)
         self.app = challenge_app if words[0] in CASES or words[0] == "verify" else arena_app
-        return super().__call__(who, *words, code=code)
+        return super().__call__(who, *(words[1:] if words[0] == "arena" else words), code=code)
 
     def task_file(self, start):
         text = task_text(start)

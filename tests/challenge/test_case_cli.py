@@ -6,6 +6,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
+from chain.case import Stage
 from chain.types import open_segment, tokens
 from challenge import case_cli
 from challenge.cli import app as challenge_app
@@ -131,7 +132,7 @@ def test_a_cheat_is_challenged_judged_and_convicted(room, clerk):
     assert settle(room, case)["verdict"] == "upheld"
     room.to(room.client.arena.phase_times(1).closed_from)
     assert room.client.vault.slashed(1, address(MALLORY)) == tokens(1_000)
-    claimed = room(ALICE, "claim", 1)
+    claimed = room(ALICE, "arena", "claim", 1)
     assert {"ChallengeManager.award", "ChallengeManager.withdrawCredit"} <= {
         row["call"] for row in claimed["transactions"]
     }
@@ -199,8 +200,9 @@ def test_what_cannot_be_had_is_served_again(room, clerk):
     empty = room.folder / "another store"
     assert "exit_code" in room(VICTOR, "vote", case, "--store", empty, "--wait", 0, code=1)
     for juror in JURORS:
-        assert room.twice(juror, "vote", case, "--store", empty, "--unavailable")["vote"] == "unavailable"
-    assert held(room, case).stage.name == "SERVING"
+        if held(room, case).stage is Stage.VOTING:  # one who was drawn often is two thirds by himself
+            assert room.twice(juror, "vote", case, "--store", empty, "--unavailable")["vote"] == "unavailable"
+    assert held(room, case).stage is Stage.SERVING
     assert room.twice(ALICE, "respond", case, room.proof(ALICE), "--store", room.store)["stage"] == "voting"
     vote_all(room, case, "reject")
     assert settle(room, case)["verdict"] == "rejected"
