@@ -68,7 +68,11 @@ def safe_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tenso
 
 @lying_in_order
 def softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """(grad - sum(grad * output)) * output."""
+    """(grad - sum(grad * output)) * output.
+
+    Error: (2 sum|grad * output| + |sum| + 2 |grad - sum|) |output| e: a rounding for each product, and e/4 of the
+    largest on the grid; then one each for the sum, the difference and the product.
+    """
     g, y = single(grad), single(output)
     found = fused.softmax_backward(g, y, dim)
     return rounded((g - total(g * y, [dim]).float()) * y if found is None else found, dtype)
@@ -91,7 +95,10 @@ def log_softmax(x: Tensor, dim: int, half_to_float: bool = False) -> Tensor:
 
 @lying_in_order
 def log_softmax_backward(grad: Tensor, output: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """grad - exp(output) * sum(grad)."""
+    """grad - exp(output) * sum(grad).
+
+    Error: (exp(output) (max|grad| / 4 + 4 |sum|) + |result|) e: the grid, and a rounding of each step.
+    """
     g, y = single(grad), single(output)
     found = fused.log_softmax_backward(g, y, dim)
     return rounded(g - exp(y) * total(g, [dim]).float() if found is None else found, dtype)

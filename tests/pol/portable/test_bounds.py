@@ -48,6 +48,25 @@ def test_softmax(kernels: compiled.Functions | None, n: int, seed: int, scale: f
 
 @pytest.mark.parametrize("kernels", WITH_AND_WITHOUT)
 @settings(deadline=None, max_examples=30)
+@given(lengths, seeds, spreads)
+def test_gradients_of_softmax(kernels: compiled.Functions | None, n: int, seed: int, spread: int) -> None:
+    g, x = draw(3, n, seed=seed, spread=spread), draw(3, n, seed=seed + 1)
+    wide, y, logarithm = g.double(), x.softmax(-1), x.log_softmax(-1)
+    with KERNELS.using(kernels):
+        found = normalisation.softmax_backward(g, y, -1, torch.float32).double()
+        other = normalisation.log_softmax_backward(g, logarithm, -1, torch.float32).double()
+    products, y = wide * y.double(), y.double()
+    along = exactly(products.unsqueeze(-1))
+    size = 2 * products.abs().sum(-1, keepdim=True) + along.abs() + 2 * (wide - along).abs()
+    assert bool(((found - (wide - along) * y).abs() <= size * y * E + LEAST).all())
+    powers, along = logarithm.double().exp(), exactly(wide.unsqueeze(-1))
+    truth = wide - powers * along
+    size = powers * (wide.abs().amax(-1, keepdim=True) / 4 + 4 * along.abs()) + truth.abs()
+    assert bool(((other - truth).abs() <= size * E + LEAST).all())
+
+
+@pytest.mark.parametrize("kernels", WITH_AND_WITHOUT)
+@settings(deadline=None, max_examples=30)
 @given(lengths, seeds, spreads, st.sampled_from([0.0, 1.0, 1000.0]))
 def test_norms(kernels: compiled.Functions | None, n: int, seed: int, spread: int, level: float) -> None:
     x = draw(3, n, seed=seed, spread=spread) + level

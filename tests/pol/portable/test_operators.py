@@ -95,6 +95,10 @@ CASES: dict[str, tuple[Case, list[tuple[int, ...]]]] = {
     "indexed": (lambda x: x[torch.tensor([0, 2, 0]), :, torch.tensor([1, 1, 1])], [(3, 4, 2)]),
     "gathered": (lambda x: x.gather(1, torch.tensor([[0, 0, 1], [2, 2, 2]])), [(2, 3)]),
     "index_add": (lambda x, y: x.index_add(1, torch.tensor([0, 0, 2]), y, alpha=0.5), [(2, 3), (2, 3)]),
+    "scattered": (
+        lambda x, y: x.scatter(1, torch.tensor([[2, 0], [1, 2]]), y) + x.index_put((torch.tensor([1, 0]),), y.mean()),
+        [(2, 3), (2, 2)],
+    ),
     "max pool": (lambda x: F.max_pool2d(x, 3, 2, 1), [(2, 3, 7, 7)]),
     "average pool": (lambda x: F.avg_pool2d(x, 2), [(2, 3, 7, 6)]),
     "adaptive pool": (lambda x: F.adaptive_avg_pool2d(x, (2, 3)), [(2, 3, 4, 6)]),
