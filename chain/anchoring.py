@@ -20,7 +20,8 @@ class RunAnchorer:
 
     A call whose answer was lost can simply be made again: each looks first at what the chain holds, and nothing is
     anchored or declared twice. :class:`NetworkUnavailable` (a :class:`pol.errors.Unreachable`) says to call again
-    later; any other :class:`ChainError` is a refusal. Send nothing else from the account at the same time.
+    later; any other :class:`ChainError` is a refusal. Send nothing else from the account at the same time, unless
+    through the same client, which takes turns, or one with the same journal.
     """
 
     def __init__(self, client: ArenaClient, run_id: int) -> None:

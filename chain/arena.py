@@ -149,24 +149,26 @@ class Arena(ContractClient):
     ) -> Receipt:
         """Promise the client's model of the current round, which leaves the run's trunk after segment ``branch``.
 
-        Keep all four values, and the round: the reveal needs them. What is promised is of the segments anchored now.
+        Keep all four values, and the round: the reveal needs them. What is promised is of the segments anchored now, so
+        nothing is anchored meanwhile (:meth:`chain.contract.Connection.turn`).
         Raises :class:`ChainError` if the round ended on the way: then this promise can never be shown.
         """
-        run = self.run(run_id)
-        round_ = self.current_round(run.task_id)
-        commitment = submission_commitment(
-            self.site,
-            run.task_id,
-            self.connection.sender(),
-            run_id=run_id,
-            round_=round_,
-            branch=branch,
-            model_digest=model_digest,
-            transcript_digest=run.transcript_digest,
-            model_cid=model_cid,
-            salt=salt,
-        )
-        receipt = self.send("commitSubmission", run_id, commitment)
+        with self.connection.turn():
+            run = self.run(run_id)
+            round_ = self.current_round(run.task_id)
+            commitment = submission_commitment(
+                self.site,
+                run.task_id,
+                self.connection.sender(),
+                run_id=run_id,
+                round_=round_,
+                branch=branch,
+                model_digest=model_digest,
+                transcript_digest=run.transcript_digest,
+                model_cid=model_cid,
+                salt=salt,
+            )
+            receipt = self.send("commitSubmission", run_id, commitment)
         taken = receipt.event("SubmissionCommitted").args["round"]
         if taken != round_:
             raise ChainError(

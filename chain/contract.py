@@ -6,8 +6,9 @@ refuses: the node returns the error data, and :mod:`chain.reverts` decodes it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -81,6 +82,7 @@ class Connection:
     since: int = 0
     before: Callable[[Quote], None] | None = None
     journal: Journal | None = None
+    _sending: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
     _contracts: dict[tuple[str, str], Contract] = field(default_factory=dict, repr=False, compare=False)
 
     def contract(self, name: str, address: str) -> Contract:
@@ -118,14 +120,15 @@ class Connection:
         if self.account is None or self.chain_id is None:
             raise ChainError(f"{label} needs an account and a chain to sign for: open the client with both")
         require_chain(self.web3, self.chain_id, f"{label}: the node")
-        eth, sender = self.web3.eth, self.account.address
-        with refusals(label):
-            gas = call.estimate_gas({"from": sender}) * GAS_MARGIN[0] // GAS_MARGIN[1]
-            nonce = eth.get_transaction_count(sender, "pending")
-            transaction = call.build_transaction({"from": sender, "nonce": nonce, "gas": gas, "chainId": self.chain_id})
-        if self.before is not None:
-            self.before(quote(self.web3, transaction, label))
-        receipt = self._sent(self.account, transaction, label)
+        eth, sender, chain = self.web3.eth, self.account.address, self.chain_id
+        with self.turn():
+            with refusals(label):
+                gas = call.estimate_gas({"from": sender}) * GAS_MARGIN[0] // GAS_MARGIN[1]
+                nonce = eth.get_transaction_count(sender, "pending")
+                transaction = call.build_transaction({"from": sender, "nonce": nonce, "gas": gas, "chainId": chain})
+            if self.before is not None:
+                self.before(quote(self.web3, transaction, label))
+            receipt = self._sent(self.account, transaction, label)
         if receipt["status"] != 1:
             with refusals(label):
                 self._explain_failure(transaction, receipt["blockNumber"], label)
@@ -137,6 +140,16 @@ class Connection:
             contract_address=receipt["contractAddress"],
         )
 
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Within the block nothing else is sent from the account, by this object or by a process with its journal.
+
+        For what must not change between reading and sending. Raises :class:`NetworkUnavailable` while another process
+        has the account.
+        """
+        with self._sending, self.journal.turn() if self.journal is not None else nullcontext():
+            yield
+
     def resume(self) -> None:
         """Follow to its end what an earlier process signed and did not see mined: wait for it, or send it again,
         for a higher fee if it is not mined for long.
@@ -144,9 +157,11 @@ class Connection:
         Afterwards the chain alone says what was done, and nothing is on its way. Raises :class:`NetworkUnavailable`
         while it is.
         """
-        if self.journal is not None:
-            self.journal.follow(self.web3, RECEIPT_TIMEOUT_S, self._again)
-        if self.unmined():
+        with self.turn():
+            if self.journal is not None:
+                self.journal.follow(self.web3, RECEIPT_TIMEOUT_S, self._again)
+            unmined = self.unmined()
+        if unmined:
             raise NetworkUnavailable(f"a transaction of {self.sender()} is not mined yet: try again later")
 
     def _sent(self, account: Signer, transaction: Any, label: str) -> TxReceipt:

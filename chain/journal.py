@@ -46,12 +46,50 @@ Again: TypeAlias = Callable[[Sent], bool]
 
 
 class Journal:
-    """The journal of ``account`` in an open file; see :func:`open_journal`."""
+    """The journal of ``account`` in an open file; see :func:`open_journal`.
 
-    def __init__(self, file: int, account: str, entries: list[dict[str, Any]]) -> None:
+    ``followed`` are the hashes of the transactions whose end this object wrote down.
+    """
+
+    def __init__(self, file: int, account: str, path: Path) -> None:
         self._file = file
         self._account = Web3.to_checksum_address(account)
-        self._entries = entries
+        self._path = path
+        self._lent = False
+        self._entries = _read(file, path)
+        self.followed: set[bytes] = set()
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Let other processes act for the account within the block, which takes long; this one does in :meth:`turn`.
+
+        At the block's end it waits until the other one, if there is one, has ended.
+        """
+        self._lent = True
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+            self._lent, self._entries = False, _read(self._file, self._path)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Have the account within the block, and know what others did with it, also where it is :meth:`lent`.
+
+        Raises :class:`NetworkUnavailable` while another process has it.
+        """
+        if not self._lent:
+            yield
+            return
+        _lock(self._file, self._account)
+        self._lent = False
+        try:
+            self._entries = _read(self._file, self._path)
+            yield
+        finally:
+            self._lent = True
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def salt(self, kind: str, content: Content) -> bytes:
         """The salt (32 bytes) under which ``content`` (JSON) is promised: a new one, on the disk before this returns,
@@ -84,6 +122,7 @@ class Journal:
     def ended(self, tx: bytes, block: int | None) -> None:
         """Write down that a transaction was mined in ``block``, or (``None``) that it never will be."""
         self._write({"what": "ended", "tx": tx.hex(), "block": block})
+        self.followed.add(tx)
 
     def outstanding(self) -> list[Sent]:
         """The transactions whose end is not known, oldest first."""
@@ -185,14 +224,18 @@ def open_journal(path: Path, account: str) -> Iterator[Journal]:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise NetworkUnavailable(f"another command acts for {account}: wait until it has ended") from error
+        _lock(file, account)
         _sync_folder(path.parent)
-        yield Journal(file, account, _read(file, path))
+        yield Journal(file, account, path)
     finally:
         os.close(file)
+
+
+def _lock(file: int, account: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise NetworkUnavailable(f"another command acts for {account}: wait until it has ended") from error
 
 
 def _read(file: int, path: Path) -> list[dict[str, Any]]:

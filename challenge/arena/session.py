@@ -9,7 +9,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -105,7 +105,6 @@ class Session:
     signer: Signer | None = None
     journal: Journal | None = None
     asks: bool = True
-    _earlier: int = field(default=0)
 
     @property
     def record(self) -> Path:
@@ -161,7 +160,7 @@ class Session:
         if self.journal is None:
             return []
         with refusals("reading receipts"):
-            return [self._receipt(label, tx) for label, tx in self.journal.mined()[self._earlier :]]
+            return [self._receipt(label, tx) for label, tx in self.journal.mined() if tx in self.journal.followed]
 
     def _receipt(self, label: str, tx: bytes) -> dict[str, Any]:
         receipt = self.web3.eth.get_transaction_receipt("0x" + tx.hex())  # type: ignore[arg-type]
@@ -199,10 +198,9 @@ def open_session(network: str, account: str | None, arena: str | None, *, yes: b
         raise ChainError(f"everybody knows the key of {account}: on {known.name} use an account of your own")
     signer = find_signer(account, _password)
     with open_journal(folder / f"{signer.address}.jsonl", signer.address) as journal:
-        earlier = len(journal.mined())
         for sent in journal.outstanding():
             say(f"{'note':<14}{sent.label} was sent before, or was to be: following it", "dim")
-        session = Session(known, web3, folder, arena, signer, journal, not yes, earlier)
+        session = Session(known, web3, folder, arena, signer, journal, not yes)
         session.connection().resume()
         yield session
 

@@ -41,6 +41,20 @@ class TestFile:
             assert journal.salt("scores", {"task": 1, "scores": [1, 2]}) == salt
             assert [kept for _, kept in journal.salted("scores")] == [other, salt]
 
+    def test_a_lent_account_is_had_in_turns_and_each_knows_what_the_other_wrote(self, path):
+        with open_journal(path, ME) as training:
+            with training.lent():
+                with open_journal(path, ME) as other:
+                    salt = other.salt("scores", {"task": 1})
+                    with pytest.raises(NetworkUnavailable, match="another command"), training.turn():
+                        pass
+                with training.turn():
+                    assert training.salt("scores", {"task": 1}) == salt
+                    with pytest.raises(NetworkUnavailable), open_journal(path, ME):
+                        pass
+            with pytest.raises(NetworkUnavailable), open_journal(path, ME):
+                pass
+
     def test_notes_are_kept_in_order(self, path):
         with open_journal(path, ME) as journal:
             journal.note("deploy", {"first": 1})
