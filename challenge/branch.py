@@ -10,8 +10,9 @@ from challenge.claims import TiedClaim
 from challenge.segments import WRONG_KERNELS, Policy, job_of, judge_difference
 from challenge.states import load_blob
 from challenge.verdict import ExitCode, Verdict
-from pol.proof import Proof, Submission
+from pol.proof import Proof
 from pol.state import Tensors, model_tensors
+from pol.submission import Submission
 from pol.tensors import tensors_digest
 from watermark import MarkParameters, verify_embedding
 from watermark.branch_replay import branch_of, replay_branch
@@ -23,31 +24,30 @@ from watermark.weights.parameters import WeightMark
 def check_branch(
     folder: Path,
     proof: Proof,
-    model: Tensors | None,
+    mark: Submission,
+    model: Tensors,
     initial: Tensors,
     own: Sequence[TiedClaim],
     policy: Policy,
     verdict: Verdict,
 ) -> None:
-    """Compare the submitted ``model`` with the trunk's at the branch; ``own`` are the trainer's own claims.
+    """Compare ``model``, submitted as ``mark``, with the trunk's at the branch; ``own`` are the trainer's own claims.
 
     A mark that was trained in is replayed as ``policy`` says; :class:`CannotRun` if that is not possible here.
     """
-    mark, promise = proof.submission, proof.spec.watermark
-    if mark is None or model is None:
-        verdict.limits.append("no model was submitted: only the trunk was checked")
-        return
+    promise = proof.spec.watermark
     where = f"after segment {mark.reference_segment}"
     if promise is None or mark.beta is None:
         if promise:
-            verdict.limits.append("a watermark was promised, but none was embedded")
-        if tensors_digest(model) != tensors_digest(_reference(folder, proof, mark)):
-            verdict.reject(ExitCode.REPLAY_MISMATCH, "the submitted model is not the trunk's model at the branch")
+            verdict.note("a watermark was promised, but none was embedded")
+        if tensors_digest(model) != tensors_digest(reference_model(folder, proof, mark)):
+            problem = f"the submitted model is not the trunk's model at the branch, {where}"
+            verdict.reject(ExitCode.REPLAY_MISMATCH, problem)
         verdict.checks.append(("branch", f"the trunk's model {where}, no watermark"))
         return
     parameters = MarkParameters.from_json(promise.parameters, where="spec.watermark.parameters")
     if parameters.weights and not parameters.trained_in:
-        reference = _reference(folder, proof, mark)
+        reference = reference_model(folder, proof, mark)
         held = _embedded(proof, mark, parameters.weights, reference, model, model_tensors(initial), own, verdict)
     else:
         held = _trained_in(folder, proof, mark, parameters, own, policy, verdict)
@@ -59,9 +59,13 @@ def opens_all(tied: TiedClaim) -> bool:
     return len(tied.claim.leaves) == tied.claim.parameters.leaf_count
 
 
-def _reference(folder: Path, proof: Proof, mark: Submission) -> Tensors:
-    """The trunk's model at the branch."""
+def reference_model(folder: Path, proof: Proof, mark: Submission) -> Tensors:
+    """The trunk's model at the branch, unmarked."""
     return model_tensors(load_blob(folder, proof.stored_at(proof.spec.bounds(mark.reference_segment)[1]).cid))
+
+
+def _embed(mark: Submission) -> str:
+    return f"embed segment after segment {mark.reference_segment}"
 
 
 def _trained_in(
@@ -79,7 +83,7 @@ def _trained_in(
     if whole is None or not parameters.branch_steps:
         missing = "its number of steps was not promised" if whole else "which takes the whole key"
         verdict.undecided.append(
-            f"the mark was trained in, and its embed segment was not replayed: {missing}; "
+            f"the mark was trained in, and its {_embed(mark)} was not replayed: {missing}; "
             "what lies between the trunk and the submitted model stays open"
         )
         return "a mark that was trained in"
@@ -94,11 +98,13 @@ def _trained_in(
         if problem is None and tensors_digest(marked) != mark.model_digest:
             problem = f"{branch.steps} steps with the promised mark do not replay to the submitted model"
         if problem is None:
-            verdict.limits += [] if fused else [WRONG_KERNELS]
+            if not fused:
+                verdict.note(WRONG_KERNELS)
             break
-    verdict.limits.extend(note for note in result.notes if note not in verdict.limits)
+    for note in result.notes:
+        verdict.note(note)
     if problem:
-        judge_difference(proof, result, f"embed segment: {problem}", None, verdict)
+        judge_difference(proof, result, f"{_embed(mark)}: {problem}", None, verdict)
         return "a mark that was trained in, which did not replay here"
     return f"{branch.steps} steps with the whole key replay to the submitted model bit for bit"
 
@@ -130,10 +136,10 @@ def _embedded(
         mark=weights,
     )
     for message in findings:
-        verdict.reject(ExitCode.REPLAY_MISMATCH, f"embed segment: {message}")
+        verdict.reject(ExitCode.REPLAY_MISMATCH, f"{_embed(mark)}: {message}")
     if not findings and len(openings) < weights.leaf_count:
         verdict.undecided.extend(
-            f"embed segment: {message}: a mark may, after a short training, and so may what is no mark; "
+            f"{_embed(mark)}: {message}: a mark may, after a short training, and so may what is no mark; "
             "with the whole key opened (sealed to the verifier) it replays or not"
             for message in moved_too_far(initial, reference, model, weights)
         )

@@ -12,9 +12,11 @@ from pol.encoding import MAX_JSON_BYTES, Json, canonical_json, fields, parse_can
 from pol.errors import CannotRun, ProofError
 from pol.proof import MANIFEST, OPENINGS, STATES, TRANSCRIPT, check_files, states_of
 from pol.store import PARTIAL, BlobStore
+from pol.submission import MAX_EARLIER
 
 BUNDLE_FORMAT = "aiarena.bundle/1"
 MAX_BUNDLE_BYTES = 64 * 1024**3
+MOST_STATES = 2**16 + 2 + MAX_EARLIER
 TRANSFERS = 4
 
 OnBlob = Callable[[int, int], None]
@@ -80,7 +82,7 @@ def _named_files(cid: str, index: bytes, folder: Path) -> dict[Path, str]:
     value = parse_canonical_json(index, where=where)
     optional = {"openings"} & set(value) if isinstance(value, dict) else set()
     row = fields(value, {"format", "manifest", "transcript", "states"} | optional, where=where)
-    if row["format"] != BUNDLE_FORMAT or not isinstance(row["states"], list) or len(row["states"]) > 2**16 + 2:
+    if row["format"] != BUNDLE_FORMAT or not isinstance(row["states"], list) or len(row["states"]) > MOST_STATES:
         raise ProofError(f"{where}: not a proof bundle of format {BUNDLE_FORMAT}")
     states = [parse_cid(state, where=where) for state in row["states"]]
     others = [folder / name for name in (TRANSCRIPT, OPENINGS, MANIFEST) if Path(name).stem in row]

@@ -149,7 +149,7 @@ def respond(
         if run_of(proof, client) != held.run_id:
             raise CannotRun(f"{folder} is not the proof of run {held.run_id}, which the case is about: give that one")
         if not shows_accused(client, held, proof):
-            raise CannotRun(f"{folder} shows another model than that of round {held.charge.round}: give its proof")
+            raise CannotRun(f"{folder} does not show the model of round {held.charge.round}: give the proof that does")
         say_stakes(session, held.task_id, held.charge.trainer, "unless you answer in time,")
         if serves:
             client.challenges.serve_again(case, publish_proof(folder, open_store(store)))

@@ -158,8 +158,8 @@ def make_claim(session: Session, kept: RunFolder, out: Path, wait: float) -> Non
     ``wait`` seconds, :class:`CannotRun` for a run without a mark.
     """
     scoring, proof = session.client.scoring, Proof.read(kept.proof)
-    mark, promise = proof.submission, kept.spec.watermark
-    if mark is None or mark.beta is None or promise is None:
+    mark, reference, promise = proof.submission, proof.reference, kept.spec.watermark
+    if mark is None or mark.beta is None or reference is None or promise is None:
         raise CannotRun(f"{kept.path}: this run has no watermark to claim: `arena submit commit` embeds it")
     if not scoring.opening_beacon(kept.task).block:
         scoring.request_opening_beacon(kept.task)
@@ -171,7 +171,7 @@ def make_claim(session: Session, kept: RunFolder, out: Path, wait: float) -> Non
     parameters = MarkParameters.from_json(promise.parameters, where="spec.watermark")
     key = WatermarkKey.load(kept.key)
     groups = opening_groups(beacon.value, key.root, parameters.groups, min(OPENED_GROUPS, parameters.groups))
-    step = kept.spec.bounds(mark.reference_segment)[1]
+    step = kept.spec.bounds(reference)[1]
     state = from_safetensors(states_of(kept.proof).get(proof.stored_at(step).cid), where="reference")
     made = Claim.make(key, mark.beta, parameters, groups, model_tensors(state))
     write_claim(out, made, kept.spec, state, session.signer)

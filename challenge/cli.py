@@ -77,7 +77,8 @@ def verify_command(
     segments: Annotated[
         str,
         typer.Option(
-            help="How many segments to draw, besides the first and the last; 'all'; or a list such as 3,17,48."
+            help="How many segments to draw, besides the first, the last and those that submitted models come from; "
+            "'all'; or a list such as 3,17,48."
         ),
     ] = str(DEFAULT_SEGMENTS),
     claim: Annotated[

@@ -46,6 +46,7 @@ def print_verdict(title: str, verdict: Verdict) -> None:
             say(f"{'':<14}segment {row['segment']}: {numbers} ({row['tensor']})")
     for mark in verdict.watermarks:
         owner = "the trainer's own" if mark["own"] else f"of {mark['key_root'][:14]}…"
+        owner += f", in the model after segment {mark['branch']}"
         found = "found" if mark["found"] else "not found"
         say(f"{'watermark':<14}{owner}: {found}, {mark['matches']}/{mark['trials']} bits, p = 2^{mark['log2_p']}")
     for finding in verdict.findings:

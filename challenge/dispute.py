@@ -84,7 +84,7 @@ def judge_case(
             if run_of(proof, client) != case.run_id:
                 raise ProofError("the served proof is of another run than the case")
             if not shows_accused(client, case, proof):
-                raise ProofError("the served proof shows another model than the one the case is about")
+                raise ProofError("the served proof does not show the model that the case is about")
             if max(drawn) >= proof.segment_count:
                 raise ProofError("the served proof lacks segments that the case drew")
         except ProofError as error:
@@ -96,9 +96,9 @@ def judge_case(
 
 
 def shows_accused(client: ArenaClient, case: Case, proof: Proof) -> bool:
-    """Whether the proof's model is the one the case is about: of a run, every round may have another."""
+    """Whether the model that the case is about is in the proof: of a run, every round may have another."""
     accused = client.arena.submission(case.task_id, case.charge.trainer, case.charge.round)
-    return proof.submission is not None and proof.submission.model_digest == accused.model_digest
+    return accused.model_digest in {mark.model_digest for mark in proof.submissions}
 
 
 def with_model(tied: TiedClaim, client: ArenaClient, store: BlobStore) -> TiedClaim:

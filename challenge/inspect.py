@@ -15,6 +15,7 @@ from challenge.sampling import replayed_segments
 from pol.encoding import to_hex
 from pol.errors import ProofError
 from pol.proof import Proof, StoredState, states_of
+from pol.submission import Submission
 from pol.tensorfile import read_rows
 
 INSPECTION_FORMAT = "aiarena.inspection/1"
@@ -30,8 +31,8 @@ def inspect_proof(folder: Path, sampled: int) -> dict[str, Any]:
     """
     proof = Proof.read(folder)
     count = proof.segment_count
-    mean, most = replayed_segments(replay_starts(proof), count, min(sampled, count))
-    model = proof.submission
+    branches = {mark.reference_segment for mark in proof.earlier}
+    mean, most = replayed_segments(replay_starts(proof), count, min(sampled, count), branches)
     return {
         "format": INSPECTION_FORMAT,
         "spec": proof.spec.to_json(),
@@ -48,7 +49,9 @@ def inspect_proof(folder: Path, sampled: int) -> dict[str, Any]:
         "anchors": [anchor.to_json() for anchor in proof.anchors],
         "states": [_state(folder, state) for state in proof.states],
         "openings": [_state(folder, state) for state in proof.openings],
-        "submission": model.to_json() | _blob(folder, model.model_cid) if model else None,
+        "submission": _model(folder, proof.submission) if proof.submission else None,
+        "earlier": [_model(folder, mark) for mark in proof.earlier],
+        "theta_ref": proof.reference,
         "signature": _signature(proof),
         "cost": {"sampled": min(sampled, count), "mean_segments": round(float(mean), 2), "most_segments": most},
         "limits": list(_limits(proof)),
@@ -80,15 +83,17 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _some("anchor", [_anchor(row) for row in found["anchors"]])
     yield from _some("state", [_held(row) for row in found["states"]])
     yield from _some("opened state", [_held(row) for row in found["openings"]])
+    yield from (("earlier model", _submission(row)) for row in found["earlier"])
     yield "submission", _submission(found["submission"])
     signature = found["signature"]
     yield "signature", signature["problem"] or (f"valid, by {signature['signer']}" if signature["signer"] else "none")
     for name, value in found["digests"].items():
         yield "digest", f"of the {name}: {value}"
     cost = found["cost"]
+    ends = "the first, the last and those before a submission" if found["earlier"] else "the first and the last"
     yield (
         "cost",
-        f"a sample of {cost['sampled']}, the first and the last: {cost['mean_segments']:g} of {segments} segments are "
+        f"a sample of {cost['sampled']}, {ends}: {cost['mean_segments']:g} of {segments} segments are "
         f"replayed on average, at most {cost['most_segments']} (those between stored states included)",
     )
     for limit in found["limits"]:
@@ -97,6 +102,10 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _state(folder: Path, state: StoredState) -> dict[str, Any]:
     return state.to_json() | _blob(folder, state.cid)
+
+
+def _model(folder: Path, mark: Submission) -> dict[str, Any]:
+    return mark.to_json() | _blob(folder, mark.model_cid)
 
 
 def _blob(folder: Path, cid: str) -> dict[str, int]:

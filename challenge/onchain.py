@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from eth_utils.address import to_checksum_address
 
 from chain.anchoring import ChainRun, SubmittedModel, read_run
@@ -13,9 +15,10 @@ from challenge.task import TaskDescription, describe
 from challenge.verdict import ExitCode, Verdict
 from pol.encoding import to_hex
 from pol.errors import CannotRun
-from pol.proof import Proof, Submission
+from pol.proof import Proof
 from pol.state import Tensors
 from pol.store import BlobStore
+from pol.submission import Submission
 from pol.tensors import tensors_digest
 from pol.transcript import Stop
 from watermark import opening_groups
@@ -50,15 +53,17 @@ def check_run_on_chain(proof: Proof, chain: ArenaClient, verdict: Verdict, store
     verdict.anchors_checked = True
 
 
-def check_claim_on_chain(tied: TiedClaim, proof: Proof, chain: ArenaClient, verdict: Verdict) -> bool:
+def check_claim_on_chain(
+    tied: TiedClaim, proof: Proof, mark: Submission | None, chain: ArenaClient, verdict: Verdict
+) -> bool:
     """Whether a claim was promised in time and opens what its beacon drew; if not, a note says why it is ignored.
 
-    A claim speaks against another trainer's proof only if its own submission was committed earlier.
+    It speaks against the model ``mark`` of another trainer's proof only if its own submission was committed earlier.
     """
     task = proof.spec.task
-    reason = "the proof names no task" if task is None else _claim_problem(tied, proof, chain)
+    reason = "the proof names no task" if task is None else _claim_problem(tied, proof, mark, chain)
     if reason:
-        verdict.limits.append(f"claim of key {to_hex(tied.claim.key_root)[:14]}… ignored: {reason}")
+        verdict.note(f"claim of key {to_hex(tied.claim.key_root)[:14]}… ignored: {reason}")
     return reason is None
 
 
@@ -98,7 +103,10 @@ def committed_model(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> Tensor
 
 def suspects_of(proof: Proof, chain: ArenaClient) -> int:
     """How many models of the task a claim may be tested on in all: the union bound counts them."""
-    return len(chain.vault.operators(proof.spec.task.task_id, Role.TRAINER)) if proof.spec.task else 1
+    if proof.spec.task is None:
+        return max(1, len(proof.submissions))
+    task = proof.spec.task.task_id
+    return len(chain.vault.operators(task, Role.TRAINER)) * chain.arena.task_config(task).clock.rounds
 
 
 def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
@@ -117,25 +125,32 @@ def _run_problems(proof: Proof, run: ChainRun) -> list[str]:
     if run.stopped != proof.stopped:
         mine, theirs = _described(proof.stopped), _described(run.stopped)
         problems.append(f"the early stop is not what was declared on chain (proof: {mine}; chain: {theirs})")
-    if mark and mark.beta is not None:
-        boundary = proof.segments[mark.reference_segment].end_digest
-        if (run.reference_segment, run.reference_digest) != (mark.reference_segment, boundary):
-            problems.append("the branch does not leave the trunk where the reference was anchored")
+    reference = proof.reference
+    if mark and mark.beta is not None and reference is not None:
+        if (run.reference_segment, run.reference_digest) != (reference, proof.segments[reference].end_digest):
+            problems.append("theta_ref, or else the first branch, is not where the reference was anchored")
         if (run.mark.value, run.mark.block) != (mark.beta, mark.beta_block):
             problems.append("the watermark's beacon is not the one latched on chain")
     if mark and mark.beta is None and run.mark.latched:
         problems.append("the run drew a watermark's beacon, but the proof embeds no watermark")
     if mark is None and run.submissions:
         problems.append("the proof shows no model, but the run committed one: only half of it was served")
-    if mark and not any(_is_of(mark, submission) for submission in run.submissions):
-        problems.append("the submitted model is not the one committed on chain")
-    return problems
+    if mark and not run.submissions:
+        problems.append("the proof shows a model, but the run committed none")
+    return problems + (_left_out(proof, run.submissions) if mark else [])
 
 
-def _is_of(mark: Submission, submission: SubmittedModel) -> bool:
-    """Whether the proof's model is, or may turn out to be, what was promised."""
-    shown = (submission.branch, submission.model_digest)
-    return submission.model_digest is None or shown == (mark.reference_segment, mark.model_digest)
+def _left_out(proof: Proof, submissions: Iterable[SubmittedModel]) -> list[str]:
+    """What the run showed on chain, so that it could be paid for it, and the proof does not have.
+
+    The proof may have more: what was never shown speaks for nobody, and is checked like the rest.
+    """
+    held = {(mark.reference_segment, mark.model_digest) for mark in proof.submissions}
+    return [
+        f"the model that the run showed in round {shown.round} is not in the proof, or has another branch there"
+        for shown in submissions
+        if shown.model_digest is not None and not shown.struck and (shown.branch, shown.model_digest) not in held
+    ]
 
 
 def _described(stop: Stop | None) -> str:
@@ -156,7 +171,7 @@ def _check_allowed(proof: Proof, task_id: int, chain: ArenaClient, verdict: Verd
     verdict.undecided.extend(f"spec: {reason}" for reason in found.unknown)
 
 
-def _claim_problem(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> str | None:
+def _claim_problem(tied: TiedClaim, proof: Proof, mark: Submission | None, chain: ArenaClient) -> str | None:
     assert proof.spec.task is not None
     task_id, claim = proof.spec.task.task_id, tied.claim
     claimed = claimed_run(tied, task_id, chain)
@@ -171,14 +186,14 @@ def _claim_problem(tied: TiedClaim, proof: Proof, chain: ArenaClient) -> str | N
     count = min(OPENED_GROUPS, claim.parameters.groups)
     if claim.groups != opening_groups(beacon.value, claim.key_root, claim.parameters.groups, count):
         return "it does not open the groups the task's beacon drew"
-    if not run.first_order or 0 < _order(proof, chain) < run.first_order:
+    if not run.first_order or 0 < _order(proof, mark, chain) < run.first_order:
         return "its own submission was committed later than this one"
     return None
 
 
-def _order(proof: Proof, chain: ArenaClient) -> int:
-    """The commit order of the proof's submission; 0 while it is not revealed."""
-    run_id, mark = run_of(proof, chain), proof.submission
+def _order(proof: Proof, mark: Submission | None, chain: ArenaClient) -> int:
+    """The commit order of the proof's submission ``mark``; 0 while it is not revealed."""
+    run_id = run_of(proof, chain)
     if run_id is None or mark is None:
         return 0
     submissions = read_run(chain, run_id).submissions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 
 DEFAULT_SEGMENTS = 8
@@ -19,13 +19,14 @@ def unpredictable_segments(count: int, total: int) -> list[int]:
     return sorted(secrets.SystemRandom().sample(range(total), min(count, total)))
 
 
-def with_ends(drawn: Sequence[int], total: int) -> list[int]:
-    """``drawn`` and the first and the last segment, ascending.
+def with_ends(drawn: Sequence[int], total: int, branches: Collection[int] = ()) -> list[int]:
+    """``drawn``, the first and the last segment, and those at whose ends models branch off, ascending.
 
-    A lie at the start (another initial state) or in a short last segment is cheap for a trainer, so a verifier who
-    draws for itself never leaves these two to chance. They add nothing to the strength of the draw.
+    A lie at the start (another initial state), in a short last segment, or in the one that a submitted model comes from
+    is cheap for a trainer, so a verifier who draws for itself never leaves these to chance. They add nothing to the
+    strength of the draw.
     """
-    return sorted({0, total - 1, *drawn})
+    return sorted({0, total - 1, *branches, *drawn})
 
 
 def miss_probability(total: int, sampled: int, forged: int) -> Fraction:
@@ -46,28 +47,32 @@ def needed_sample(total: int, forged: int, detection: Fraction) -> int:
     return low
 
 
-def replayed_segments(starts: Sequence[int], total: int, sampled: int) -> tuple[Fraction, int]:
+def replayed_segments(
+    starts: Sequence[int], total: int, sampled: int, branches: Collection[int] = ()
+) -> tuple[Fraction, int]:
     """How many segments a verifier replays for a draw of ``sampled``: the mean, and the most it can come to.
 
     ``starts`` are the segments before which a state is at hand, ascending, 0 (the initial state) included. A replay
     begins at the latest one at or before a sampled segment, so what lies in between is replayed as well. The first and
-    the last segment are always in the sample (:func:`with_ends`).
+    the last segment are always in the sample, and so are ``branches``, after each of which a state is at hand
+    (:func:`with_ends`).
     """
-    *spans, last = [end - start for start, end in zip(starts, [*starts[1:], total], strict=True)]
+    lengths = {end: end - start for start, end in zip(starts, [*starts[1:], total], strict=True)}
+    always = {end: length for end, length in lengths.items() if end == total or end - 1 in branches}
+    spans, fixed = [length for end, length in lengths.items() if end not in always], sum(always.values())
     samples = miss = math.comb(total, sampled)
     replays = [0]  # in a span of this length, over all samples; a segment is replayed if it or a later one is hit
     for length in range(1, max([0, *spans]) + 1):
         left = total - length + 1
         miss = miss * (left - sampled) // left  # how many samples hold none of `length` given segments
         replays.append(replays[-1] + samples - miss)
-    mean = last + Fraction(sum(replays[length] for length in spans), samples)
-    most = last
-    if spans:
-        first, *others = spans
-        mean += 1 - Fraction(replays[first] - replays[first - 1], samples)
-        others.sort(reverse=True)
-        most += max(1 + sum(others[:sampled]), first + sum(others[: sampled - 1]))
-    return mean, most
+    mean = fixed + Fraction(sum(replays[length] for length in spans), samples)
+    first = min(lengths) if min(lengths) not in always else 0  # the end of the first span, where it is not fixed
+    others = sorted(spans[1:] if first else spans, reverse=True)
+    if not first:
+        return mean, fixed + sum(others[:sampled])
+    mean += 1 - Fraction(replays[first] - replays[first - 1], samples)
+    return mean, fixed + max(1 + sum(others[:sampled]), first + sum(others[: sampled - 1]))
 
 
 def strength(sampled: Sequence[int], total: int) -> str:

@@ -31,10 +31,10 @@ WRONG_KERNELS = (
 class Policy:
     """What the verifier decides for itself: never taken from the proof.
 
-    ``segments`` is how many to draw at random, besides the first and the last (None: all), or the list a challenge on
-    chain drew, and then exactly that. ``dataset`` is where the data set lies (None: the built-in one the spec names),
-    ``trusted`` the digests of programs that may run besides built-in ones. ``executor`` is where segments are replayed,
-    on which ``device`` and within which ``limits``.
+    ``segments`` is how many to draw at random, besides the first, the last and those that submitted models come from
+    (None: all), or the list a challenge on chain drew, and then exactly that. ``dataset`` is where the data set lies
+    (None: the built-in one the spec names), ``trusted`` the digests of programs that may run besides built-in ones.
+    ``executor`` is where segments are replayed, on which ``device`` and within which ``limits``.
     """
 
     segments: int | Sequence[int] | None = DEFAULT_SEGMENTS
@@ -74,7 +74,7 @@ def replay_sample(folder: Path, proof: Proof, policy: Policy, verdict: Verdict, 
     :class:`ProofError` if the spec cannot be run, :class:`CannotRun` if this machine cannot run it.
     """
     verdict.tier = Tier.EXACT if proof.spec.exact else Tier.BITS
-    sample, worth = _sample(policy, proof.segment_count)
+    sample, worth = _sample(policy, proof)
     spans = _spans(folder, proof, sample)
     watcher.planned(sum(span.last - span.first + 1 for span in spans))
     job = job_of(proof, policy)
@@ -139,18 +139,20 @@ def replay_decided(
     return results
 
 
-def _sample(policy: Policy, total: int) -> tuple[list[int], str]:
+def _sample(policy: Policy, proof: Proof) -> tuple[list[int], str]:
     """The segments to replay, ascending, and what they are worth."""
+    total, branches = proof.segment_count, {mark.reference_segment for mark in proof.earlier}
     if isinstance(policy.segments, int):
         drawn = unpredictable_segments(policy.segments, total)
-        sample = with_ends(drawn, total)
+        sample = with_ends(drawn, total, branches)
     else:
         drawn = sample = sorted(set(range(total) if policy.segments is None else policy.segments))
     if not sample or sample[-1] >= total or sample[0] < 0:
         raise CannotRun(f"segments {str(sample)[:80]} are not all among the {total} of this proof; choose others")
     if len(sample) in (len(drawn), total):
         return sample, strength(sample, total)
-    return sample, f"{strength(drawn, total)}; the first and the last are replayed as well"
+    ends = "the first, the last and those before a submitted model" if branches else "the first and the last"
+    return sample, f"{strength(drawn, total)}; {ends} are replayed as well"
 
 
 def _spans(folder: Path, proof: Proof, sample: Sequence[int]) -> list[Span]:

@@ -31,8 +31,10 @@ def check_blobs(folder: Path, proof: Proof) -> int:
         (state.cid, ends[state.step], f"the state the transcript promises after step {state.step}")
         for state in (*proof.states, *proof.openings)
     ]
-    if proof.submission:
-        promised.append((proof.submission.model_cid, proof.submission.model_digest, "the submitted model"))
+    promised += [
+        (mark.model_cid, mark.model_digest, f"the model submitted from segment {mark.reference_segment}")
+        for mark in proof.submissions
+    ]
     for cid, digest, what in promised:
         path, where = states_of(folder).path(cid), f"states/{cid}"
         if path.stat().st_size > MAX_BLOB_BYTES:

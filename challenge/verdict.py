@@ -95,6 +95,11 @@ class Verdict:
         """Add a finding."""
         self.findings.append(Finding(code=code, message=message, segment=segment))
 
+    def note(self, limit: str) -> None:
+        """Add a limit, unless it was noted: of several models the same may have to be said."""
+        if limit not in self.limits:
+            self.limits.append(limit)
+
     def to_json(self) -> dict[str, Any]:
         """The one object that ``--json`` prints."""
         return {

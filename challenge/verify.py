@@ -13,7 +13,7 @@ from pathlib import Path
 
 from chain.client import ArenaClient
 from chain.errors import BadSignature
-from challenge.branch import check_branch, opens_all
+from challenge.branch import check_branch, opens_all, reference_model
 from challenge.claims import TiedClaim
 from challenge.court import court_of, probes_of
 from challenge.onchain import check_claim_on_chain, check_run_on_chain, committed_model, suspects_of
@@ -26,7 +26,8 @@ from pol.errors import ProofError, SpecError
 from pol.proof import Proof
 from pol.state import Tensors, model_tensors
 from pol.store import BlobStore
-from watermark import Evidence, detect
+from pol.submission import Submission
+from watermark import Claim, Evidence, detect
 from watermark.detect import Court
 from watermark.ownership import Owner, Party, compare
 
@@ -40,9 +41,9 @@ def verify(
     watcher: Watcher | None = None,
     store: BlobStore | None = None,
 ) -> Verdict:
-    """Verify the proof in ``folder`` and the branch to the submitted model.
+    """Verify the proof in ``folder`` and the branch to each submitted model.
 
-    ``claims`` are watermark claims to test the model against, the trainer's own or others'. ``chain`` answers for
+    ``claims`` are watermark claims to test the models against, the trainer's own or others'. ``chain`` answers for
     registrations, anchors, beacons and the task's terms; without it they stay unchecked and the verdict says so.
     ``watcher`` hears how the replay goes on. ``store`` serves the task's description, where its terms bind lists.
 
@@ -79,29 +80,35 @@ def verify(
             return verdict
         own = own_claims(proof, claims, verdict)
         if chain is not None and proof.spec.task:  # or a trainer could open the groups of its choice
-            own = [tied for tied in own if opens_all(tied) or check_claim_on_chain(tied, proof, chain, verdict)]
-        model = load_blob(folder, proof.submission.model_cid) if proof.submission else None
-        check_branch(folder, proof, model, initial, own, policy, verdict)
+            last = proof.submission
+            own = [tied for tied in own if opens_all(tied) or check_claim_on_chain(tied, proof, last, chain, verdict)]
+        for mark in proof.submissions:
+            model = load_blob(folder, mark.model_cid)
+            check_branch(folder, proof, mark, model, initial, own, policy, verdict)
     except (ProofError, SpecError) as error:
         verdict.reject(ExitCode.MALFORMED, str(error))
         return verdict
-    if model is not None:
-        _check_claims(proof, model, initial, own, foreign_claims(proof, claims), chain, policy, verdict)
+    if proof.submission is None:
+        verdict.limits.append("no model was submitted: only the trunk was checked")
+    foreign = foreign_claims(proof, claims)
+    own = [replace(tied, claim=replace(tied.claim, theta_0=model_tensors(initial))) for tied in own]
+    for mark in proof.submissions if own or foreign else ():
+        _check_claims(folder, proof, mark, load_blob(folder, mark.model_cid), own, foreign, chain, policy, verdict)
     return verdict
 
 
 def own_claims(proof: Proof, claims: Sequence[TiedClaim], verdict: Verdict) -> list[TiedClaim]:
-    """The claims of the proof's own trainer that are whole and of this branch; a note says why others are ignored.
+    """The claims of the proof's own trainer that are whole and of this run; a note says why others are ignored.
 
     A claim belongs to the trainer whose spec it carries, not to a key root: those are public, and a thief may copy one.
 
     Leaves and specs are public once opened, so anybody can hand in a claim in the trainer's name: one with leaves
     left out, or of another reference, must not speak against the trainer.
     """
-    mark = proof.submission
-    if mark is None:
+    mark, reference = proof.submission, proof.reference
+    if mark is None or reference is None:
         return []
-    boundary = proof.segments[mark.reference_segment].end_digest
+    boundary = proof.segments[reference].end_digest
     own = []
     for tied in claims:
         if tied.spec.trainer != proof.spec.trainer:
@@ -141,33 +148,44 @@ def _check_signature(proof: Proof, verdict: Verdict) -> None:
         verdict.limits.append("unsigned: nothing ties this proof to an account")
 
 
+def _where_put_in(folder: Path, proof: Proof, mark: Submission, claim: Claim) -> Claim:
+    """The trainer's own claim as it is tried on its model ``mark``: in the coordinates of the trunk at that branch.
+
+    theta_ref is the trunk at the first branch, and nothing else is aligned to others' models. But of a later model of
+    the same run it is known what its mark was put into, and an honest mark must not be missed because training went on.
+    """
+    if mark.reference_segment == proof.reference:
+        return claim
+    return replace(claim, theta_ref=reference_model(folder, proof, mark))
+
+
 def _check_claims(
+    folder: Path,
     proof: Proof,
+    mark: Submission,
     model: Tensors,
-    initial: Tensors,
     own: Sequence[TiedClaim],
     foreign: Sequence[TiedClaim],
     chain: ArenaClient | None,
     policy: Policy,
     verdict: Verdict,
 ) -> None:
-    """The trainer's own mark must be in the submitted model, and nobody's who committed earlier may be."""
-    if not (own or foreign):
-        return
-    tested = [replace(tied.claim, theta_0=model_tensors(initial)) for tied in own]
-    tested += [tied.claim for tied in foreign]
-    suspects = suspects_of(proof, chain) if chain else 1
+    """The trainer's own mark must be in ``model``, submitted as ``mark``, and nobody's who committed earlier may be."""
+    tested = [_where_put_in(folder, proof, mark, tied.claim) for tied in own] + [tied.claim for tied in foreign]
+    suspects = suspects_of(proof, chain) if chain else len(proof.submissions)
     court = court_of(proof.spec)
     if any(claim.parameters.outputs for claim in tested):
         court = replace(court, probes=probes_of(proof.spec, policy.dataset, _probe_beacon(proof, chain)))
     evidence = detect(model, tested, suspects=suspects, court=court)
-    mine = Party(tested[0], model) if own else None
+    mine = Party(own[0].claim, model) if own else None
+    where = f" after segment {mark.reference_segment}" if proof.earlier else ""
     for number, (tied, found) in enumerate(zip([*own, *foreign], evidence, strict=True)):
         is_own = number < len(own)
         verdict.watermarks.append(
             {
                 "key_root": to_hex(tied.claim.key_root),
                 "own": is_own,
+                "branch": mark.reference_segment,
                 "channel": found.channel,
                 "matches": found.matches,
                 "trials": found.trials,
@@ -176,12 +194,14 @@ def _check_claims(
             }
         )
         if is_own and found.void and not found.trials:
-            verdict.undecided.append(f"the trainer's own watermark: {found.void}")
+            verdict.undecided.append(f"the trainer's own watermark{where}: {found.void}")
         elif is_own and not found.accepted:
-            _judge_own(f"the trainer's own watermark is not in the model ({_odds(found)})", tied, verdict)
+            problem = f"the trainer's own watermark is not in the model{where} ({_odds(found)})"
+            _judge_own(problem, tied, verdict)
         elif not is_own and found.accepted:
-            message = f"the model carries the watermark of key {to_hex(tied.claim.key_root)[:18]}… ({_odds(found)})"
-            _judge_foreign(message, tied, mine, proof, chain, court, verdict)
+            key = to_hex(tied.claim.key_root)[:18]
+            message = f"the model{where} carries the watermark of key {key}… ({_odds(found)})"
+            _judge_foreign(message, tied, mine, proof, mark, chain, court, verdict)
 
 
 def _judge_own(message: str, tied: TiedClaim, verdict: Verdict) -> None:
@@ -203,6 +223,7 @@ def _judge_foreign(
     tied: TiedClaim,
     mine: Party | None,
     proof: Proof,
+    mark: Submission,
     chain: ArenaClient | None,
     court: Court,
     verdict: Verdict,
@@ -215,7 +236,7 @@ def _judge_foreign(
     if chain is None:
         verdict.undecided.append(f"{message}, if that was promised in time: ask a chain")
         return
-    if not check_claim_on_chain(tied, proof, chain, verdict):
+    if not check_claim_on_chain(tied, proof, mark, chain, verdict):
         return
     theirs = committed_model(tied, proof, chain)
     owner = Owner.EARLIER

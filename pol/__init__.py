@@ -7,6 +7,7 @@ The way through the package, in the order a run goes:
 - :mod:`pol.recorder` - :class:`Recorder`, attached to a training loop
 - :mod:`pol.state`, :mod:`pol.transcript`, :mod:`pol.merkle` - what is committed
 - :mod:`pol.proof`, :mod:`pol.store` - the folder that is left behind, read strictly
+- :mod:`pol.sealing` - :func:`seal`, with the models that were submitted
 - :mod:`pol.replay` - the same steps again in a fresh process
 - :mod:`pol.portable` - :func:`exact`, in which those steps have the same bits on every device
 
@@ -23,20 +24,22 @@ if TYPE_CHECKING:
     from pol.program import Program as Program
     from pol.proof import Proof as Proof
     from pol.proof import SeedSource as SeedSource
-    from pol.proof import Submission as Submission
-    from pol.proof import seal as seal
     from pol.recorder import Recorder as Recorder
+    from pol.sealing import recorded as recorded
+    from pol.sealing import seal as seal
     from pol.spec import TrainingSpec as TrainingSpec
+    from pol.submission import Submission as Submission
 
 _HOMES = {
     "Program": "pol.program",
     "Proof": "pol.proof",
     "Recorder": "pol.recorder",
     "SeedSource": "pol.proof",
-    "Submission": "pol.proof",
+    "Submission": "pol.submission",
     "TrainingSpec": "pol.spec",
     "exact": "pol.portable.mode",
-    "seal": "pol.proof",
+    "recorded": "pol.sealing",
+    "seal": "pol.sealing",
 }
 
 __all__ = sorted(_HOMES)  # noqa: PLE0605 - one table for both

@@ -7,11 +7,11 @@ is ever unpickled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from pol.cid import cid_of, is_cid, parse_cid
+from pol.cid import is_cid, parse_cid
 from pol.encoding import (
     MAX_JSON_BYTES,
     Json,
@@ -24,10 +24,11 @@ from pol.encoding import (
     text,
     to_hex,
 )
-from pol.errors import CannotRun, ProofError, RecordingError
+from pol.errors import CannotRun, ProofError
 from pol.seed import run_seed
 from pol.spec import TrainingSpec
 from pol.store import LocalStore, write_atomically
+from pol.submission import Submission, check_order, parse_earlier, parse_submission
 from pol.transcript import MAX_SEGMENTS, Anchor, Segment, Stop, check_anchors, check_shape, transcript_digest
 
 PROOF_FORMAT = "aiarena.proof/1"
@@ -82,34 +83,11 @@ class StoredState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Submission:
-    """The submitted model, and the segment at whose end it branched off the trunk.
-
-    ``beta`` is the second beacon (32 bytes, latched at ``beta_block``), or None where no watermark was embedded: then
-    the model must be the trunk's own at that boundary.
-    """
-
-    model_digest: bytes
-    model_cid: str
-    reference_segment: int
-    beta: bytes | None = None
-    beta_block: int = 0
-
-    def to_json(self) -> dict[str, Json]:
-        """The object stored in the manifest."""
-        return {
-            "model_digest": to_hex(self.model_digest),
-            "model_cid": self.model_cid,
-            "reference_segment": self.reference_segment,
-            "beta": None if self.beta is None else to_hex(self.beta),
-            "beta_block": self.beta_block,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
     """Everything a proof folder promises, parsed. States and models are named by CID, not loaded.
 
+    ``submission`` is the model that the run submitted last, ``earlier`` are the others in the order of their branches.
+    ``theta_ref`` is the segment of theta_ref where no submission branches off there: all of them do later.
     ``stopped`` is set where the trainer declared that the run ended before the promised steps. ``openings`` are states
     that were recomputed and served later: unsigned, and held by the transcript's digests alone.
     """
@@ -120,6 +98,8 @@ class Proof:
     anchors: tuple[Anchor, ...]
     states: tuple[StoredState, ...]
     submission: Submission | None = None
+    earlier: tuple[Submission, ...] = ()
+    theta_ref: int | None = None
     stopped: Stop | None = None
     openings: tuple[StoredState, ...] = ()
     signature: bytes | None = None
@@ -133,6 +113,23 @@ class Proof:
     def steps(self) -> int:
         """How many steps the run has."""
         return self.spec.bounds(self.segment_count - 1)[1]
+
+    @property
+    def submissions(self) -> tuple[Submission, ...]:
+        """All models that the run submitted, the first branch first."""
+        return (*self.earlier, self.submission) if self.submission else ()
+
+    @property
+    def reference(self) -> int | None:
+        """The segment whose end is theta_ref, the first branch if not before it; None where nothing was submitted."""
+        if self.theta_ref is not None:
+            return self.theta_ref
+        return next((mark.reference_segment for mark in self.submissions), None)
+
+    @property
+    def blobs(self) -> set[str]:
+        """The CIDs of everything in ``states/``."""
+        return {held.cid for held in (*self.states, *self.openings)} | {mark.model_cid for mark in self.submissions}
 
     @property
     def seed(self) -> bytes:
@@ -176,6 +173,10 @@ class Proof:
             "states": [state.to_json() for state in self.states],
             "submission": self.submission.to_json() if self.submission else None,
         }
+        if self.earlier:
+            manifest["earlier"] = [mark.branch_to_json() for mark in self.earlier]
+        if self.theta_ref is not None:
+            manifest["theta_ref"] = self.theta_ref
         return manifest | ({"stopped": self.stopped.to_json()} if self.stopped else {})
 
     def write(self, folder: Path) -> None:
@@ -194,14 +195,28 @@ class Proof:
         if not folder.is_dir():
             raise CannotRun(f"{folder}: no such folder; give the path of a proof (it holds {MANIFEST})")
         check_files(folder)
+        proof = cls.parse(folder)
+        proof.check()
+        if proof.blobs != (present := {path.stem for path in (folder / STATES).iterdir()}):
+            gone, extra = sorted(proof.blobs - present), sorted(present - proof.blobs)
+            raise ProofError(f"{folder / STATES}: missing {gone}, not named in {MANIFEST} {extra}")
+        return proof
+
+    @classmethod
+    def parse(cls, folder: Path) -> Proof:
+        """What manifest, transcript and openings say, each sound by itself; :class:`ProofError` where one is not.
+
+        Whether they agree with one another, and the folder with them, is for :meth:`read` to say.
+        """
         where = str(folder / MANIFEST)
         names = {"format", "spec", "seed", "anchors", "transcript_digest", "states", "submission", "signature"}
         value = parse_canonical_json(_read(folder / MANIFEST, MAX_JSON_BYTES), where=where)
-        stopped = isinstance(value, dict) and "stopped" in value
-        manifest = fields(value, names | ({"stopped"} if stopped else set()), where=where)
+        optional = {"stopped", "earlier", "theta_ref"} & set(value) if isinstance(value, dict) else set()
+        manifest = fields(value, names | optional, where=where)
         if manifest["format"] != PROOF_FORMAT:
             raise ProofError(f"{where}: this version reads {PROOF_FORMAT}, found {str(manifest['format'])[:40]!r}")
         signature = manifest["signature"]
+        submission = parse_submission(manifest["submission"], where=f"{where}: submission")
         proof = cls(
             spec=TrainingSpec.from_json(manifest["spec"], where=f"{where}: spec"),
             seed_source=parse_seed(manifest["seed"], where=f"{where}: seed"),
@@ -211,9 +226,13 @@ class Proof:
                 for i, row in enumerate(_rows(manifest["anchors"], where=f"{where}: anchors"))
             ),
             states=parse_states(manifest["states"], where=f"{where}: states"),
-            stopped=Stop.from_json(manifest["stopped"], where=f"{where}: stopped") if stopped else None,
+            stopped=Stop.from_json(manifest["stopped"], where=f"{where}: stopped") if "stopped" in manifest else None,
             openings=_openings(folder / OPENINGS),
-            submission=_submission(manifest["submission"], where=f"{where}: submission"),
+            submission=submission,
+            earlier=parse_earlier(manifest["earlier"], submission, where=f"{where}: earlier")
+            if "earlier" in manifest
+            else (),
+            theta_ref=integer(manifest["theta_ref"], where=f"{where}: theta_ref") if "theta_ref" in manifest else None,
             signature=None
             if signature is None
             else from_hex(signature, where=f"{where}: signature", length=SIGNATURE_BYTES),
@@ -221,10 +240,10 @@ class Proof:
         # Folded from the spec's digest over the anchors, so that a changed spec shows even where nothing is signed.
         if from_hex(manifest["transcript_digest"], where=f"{where}: transcript_digest") != proof.transcript_digest:
             raise ProofError(f"{where}: transcript_digest is not that of this spec and these anchors")
-        proof._check(folder)
         return proof
 
-    def _check(self, folder: Path) -> None:
+    def check(self) -> None:
+        """:class:`ProofError` unless all parts agree with one another; what is in the folder is not looked at."""
         spec = self.spec
         if self.stopped and self.stopped.segments >= spec.segments:
             raise ProofError(f"{MANIFEST}: stopped after {self.stopped.segments} segments of {spec.segments} promised")
@@ -241,13 +260,18 @@ class Proof:
         receipts: list[Anchor | Stop] = [*self.anchors, *([self.stopped] if self.stopped else [])]
         if spec.task is None and (self.seed_source.block or any(r.block or any(r.tx) for r in receipts)):
             raise ProofError(f"{MANIFEST}: a run without a task has no blocks and no transactions")
-        if self.submission:
-            self._check_submission(self.submission)
-        named = {state.cid for state in kept} | ({self.submission.model_cid} if self.submission else set())
-        present = {path.stem for path in (folder / STATES).iterdir()}
-        if named != present:
-            gone, extra = sorted(named - present), sorted(present - named)
-            raise ProofError(f"{folder / STATES}: missing {gone}, not named in {MANIFEST} {extra}")
+        check_order(self.submissions)
+        for mark in self.submissions:
+            self._check_submission(mark)
+        if self.theta_ref is not None:
+            self._check_reference(self.theta_ref)
+
+    def _check_reference(self, segment: int) -> None:
+        if not self.submissions or self.submissions[0].beta is None:
+            raise ProofError(f"{MANIFEST}: theta_ref, but no watermark that was drawn after it")
+        if segment >= self.submissions[0].reference_segment:
+            raise ProofError(f"{MANIFEST}: theta_ref is named only where it is before the first submission's branch")
+        self.stored_at(self.spec.bounds(segment)[1])
 
     def _check_submission(self, mark: Submission) -> None:
         if mark.reference_segment >= self.segment_count:
@@ -283,24 +307,6 @@ def write_openings(folder: Path, openings: Sequence[StoredState]) -> None:
     """List the opened states of a proof folder, ascending by step; their blobs must be in ``states/`` already."""
     rows: list[Json] = [state.to_json() for state in sorted(openings, key=lambda state: state.step)]
     write_atomically(folder / OPENINGS, canonical_json({"format": OPENINGS_FORMAT, "states": rows}))
-
-
-def seal(folder: Path, submission: Submission, model: bytes, sign: Callable[[Proof], bytes] | None) -> Proof:
-    """Add the submitted ``model`` (a safetensors blob) to the recorded proof in ``folder`` and sign the whole.
-
-    ``sign`` returns a 65-byte signature for a proof (see ``chain.eip712``); None leaves the proof unsigned. Returns
-    the proof as it now stands on disk. A folder that was sealed before is refused.
-    """
-    recorded = Proof.read(folder)
-    if recorded.submission is not None:
-        raise RecordingError(f"{folder}: already sealed; a run submits one branch")
-    if cid_of(model) != submission.model_cid:
-        raise RecordingError(f"the submission names model {submission.model_cid}, the bytes are {cid_of(model)}")
-    sealed = replace(recorded, submission=submission)
-    sealed = replace(sealed, signature=sign(sealed) if sign else None)
-    states_of(folder).put(model)
-    sealed.write(folder)
-    return Proof.read(folder)
 
 
 def _read(path: Path, limit: int) -> bytes:
@@ -370,16 +376,3 @@ def _openings(path: Path) -> tuple[StoredState, ...]:
     if row["format"] != OPENINGS_FORMAT or not states:
         raise ProofError(f"{path}: not a list of opened states of format {OPENINGS_FORMAT}")
     return states
-
-
-def _submission(value: Json, *, where: str) -> Submission | None:
-    if value is None:
-        return None
-    row = fields(value, {"model_digest", "model_cid", "reference_segment", "beta", "beta_block"}, where=where)
-    return Submission(
-        model_digest=from_hex(row["model_digest"], where=f"{where}.model_digest"),
-        model_cid=parse_cid(row["model_cid"], where=f"{where}.model_cid"),
-        reference_segment=integer(row["reference_segment"], where=f"{where}.reference_segment"),
-        beta=None if row["beta"] is None else from_hex(row["beta"], where=f"{where}.beta"),
-        beta_block=integer(row["beta_block"], where=f"{where}.beta_block"),
-    )

@@ -45,6 +45,7 @@ TENSORS, PROOF, SOURCES = "tests/pol/test_tensors.py", "tests/pol/test_proof.py"
 DECIDED = "tests/pol/test_state.py::test_what_the_program_decides_is_not_taken_from_the_state"
 
 EXACT = "tests/pol/portable"
+ONCHAIN, BRANCHES = "tests/challenge/test_onchain.py", "tests/challenge/test_branches.py"
 
 BUGS = [
     Bug(
@@ -294,6 +295,51 @@ BUGS = [
         "a signature has a second form", "chain/eip712.py",
         "0 < s <= CURVE_ORDER // 2", "0 < s < CURVE_ORDER",
         "tests/chain/test_eip712.py",
+    ),
+    Bug(
+        "a model that was shown may be left out of the proof", "challenge/onchain.py",
+        "(shown.branch, shown.model_digest) not in held", "not held",
+        f"{ONCHAIN}::test_a_model_that_the_run_showed_is_in_its_proof",
+    ),
+    Bug(
+        "a model that was struck is held against its trainer", "challenge/onchain.py",
+        " and not shown.struck", "",
+        f"{ONCHAIN}::test_a_model_that_the_run_showed_is_in_its_proof",
+    ),
+    Bug(
+        "theta_ref is not compared with the reference on chain", "challenge/onchain.py",
+        "if (run.reference_segment, run.reference_digest) != (", "if False and (",
+        f"{ONCHAIN}::test_what_is_not_on_chain_is_an_anchor_finding",
+    ),
+    Bug(
+        "theta_ref is after the first branch", "pol/proof.py",
+        "if segment >= self.submissions[0].reference_segment:", "if False:",
+        "tests/pol/test_submissions.py::test_a_theta_ref_that_cannot_be_is_refused",
+    ),
+    Bug(
+        "theta_ref is named where the trunk does not bear the mark", "challenge/arena/models.py",
+        "self._marked(segment, bytes(32))", "pass",
+        BRANCHES,
+    ),
+    Bug(
+        "a run has marked and unmarked models", "challenge/arena/models.py",
+        "if first and unmarked", "if False and unmarked",
+        BRANCHES,
+    ),
+    Bug(
+        "only the last submitted model must be a branch", "challenge/verify.py",
+        "        for mark in proof.submissions:\n", "        for mark in proof.submissions[-1:]:\n",
+        f"{BRANCHES}::test_an_earlier_model_is_a_branch_like_the_last",
+    ),
+    Bug(
+        "a submission branches off before the reference", "pol/submission.py",
+        "or branches[-1:] < branches[:1]:", "or False:",
+        "tests/pol/test_submissions.py::test_what_cannot_be_is_refused",
+    ),
+    Bug(
+        "a lent account is taken without looking", "chain/journal.py",
+        "        _lock(self._file, self._account)\n", "        pass\n",
+        "tests/chain/test_journal.py",
     ),
     Bug(
         "an accuser opens the groups of its choice", "challenge/onchain.py",

@@ -19,6 +19,7 @@ from pol.numerics import arithmetic
 from pol.program import Program, load_program
 from pol.proof import Proof, states_of
 from pol.replay import Branch, Job, ReplayedSpan, Span, replay
+from pol.sealing import recorded
 from pol.state import Tensors, TrainingState, from_safetensors, model_tensors
 from watermark.branch import MarkedProgram, Marking
 from watermark.key import SECRET_BYTES, OpenedKey, WatermarkKey, WholeKey
@@ -83,14 +84,15 @@ def mark_run(
     device: str = "cpu",
     limits: Limits | None = None,
 ) -> Tensors:
-    """The marked model to submit for the recorded run in ``folder``: its branch off the trunk after ``segment``.
+    """The marked model to submit for the run recorded in ``folder``: its branch off the trunk after ``segment``.
 
-    The run's spec promises the key's root and the mark; ``beta`` was drawn after the state at the end of ``segment``,
-    which must be stored. A mark that is trained in takes the promised steps, on ``dataset`` where the data are not
+    The recording need not be finished: it goes on from the unmarked trunk. The run's spec promises the key's root and
+    the mark; ``beta`` was drawn after the run's first branch, or this one, and the state at the end of ``segment`` must
+    be stored. A mark that is trained in takes the promised steps, on ``dataset`` where the data are not
     built in. Raises :class:`SpecError` if nothing of the kind is promised, or a mark in the weights is too strong for
     so short a training; :class:`CannotRun` if the program does not take the steps.
     """
-    proof = Proof.read(folder)
+    proof = recorded(folder)
     promise = proof.spec.watermark
     if promise is None or promise.key_root != key.root:
         raise SpecError("the run's spec does not promise a mark of this key")

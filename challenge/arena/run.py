@@ -114,8 +114,10 @@ def train(
 ) -> dict[str, Any]:
     """Train a registered run as its program does, recorded and anchored as it goes. Goes on where it was interrupted.
 
-    A run that ends early is declared so on chain, for good. A loop of your own does the same with `pol.Recorder` and
-    `chain.RunAnchorer`.
+    Meanwhile `arena submit` can be typed elsewhere: models are submitted in each round, and training goes on. Whoever
+    submits must let the run reach its end, or declare an early one, while the task takes submissions: without it there
+    is no proof to answer a case with. A run that ends early is declared so on chain, for good. A loop of your own does
+    the same with `pol.Recorder` and `chain.RunAnchorer`.
 
     Example:
 
@@ -133,7 +135,10 @@ def train(
     if not (kept.proof / MANIFEST).is_file():
         samples = committed_samples(kept.spec, data or (kept.data if kept.data.is_file() else None))
         anchorer = RunAnchorer(session.client, kept.number)
-        with Recorder(kept.spec, kept.proof, seed_source=kept.seed, anchorer=anchorer) as recorder:
+        with (
+            session.promises.lent(),
+            Recorder(kept.spec, kept.proof, seed_source=kept.seed, anchorer=anchorer) as recorder,
+        ):
             state = recorder.program.build(kept.spec.config, recorder.seed)
             recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
             for batch in recorder.batches(samples):

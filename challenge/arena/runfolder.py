@@ -10,7 +10,7 @@ from pol.encoding import Json, canonical_json, fields, integer, parse_canonical_
 from pol.errors import CannotRun, ProofError
 from pol.proof import SeedSource, parse_seed
 from pol.spec import TrainingSpec
-from pol.store import write_atomically
+from pol.store import LocalStore, write_atomically
 
 FORMAT = "aiarena.run/1"
 TRAINING_DATA = "train.data"
@@ -18,7 +18,8 @@ TRAINING_DATA = "train.data"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFolder:
-    """The folder ``path``: ``run.json``, ``watermark.key`` (encrypted), and ``proof/``, which alone is published.
+    """The folder ``path``: ``run.json``, ``watermark.key`` (encrypted), ``models/``, and ``proof/``, which alone is
+    published.
 
     ``run`` is the number that the Arena gave it, ``None`` until it is registered; ``seed`` is ``None`` until the beacon
     is latched.
@@ -44,6 +45,11 @@ class RunFolder:
     def proof(self) -> Path:
         """The proof's folder."""
         return self.path / "proof"
+
+    @property
+    def models(self) -> LocalStore:
+        """The models to submit: while the run is recorded, nothing else may be in its proof."""
+        return LocalStore(self.path / "models", suffix=".safetensors")
 
     @property
     def number(self) -> int:

@@ -8,15 +8,15 @@ import typer
 
 from chain.commitments import submission_commitment
 from chain.errors import ChainError
-from challenge.arena.beacons import WaitOption, latched
+from challenge.arena.beacons import WaitOption
 from challenge.arena.run import FolderArgument, open_run
 from challenge.arena.runfolder import RunFolder
-from challenge.arena.session import NotYet, Session, TaskArgument, command
+from challenge.arena.session import Session, TaskArgument, command
 from challenge.arena.task import StoreOption
 from pol.store import open_store
 
 if TYPE_CHECKING:
-    from pol import Proof
+    from pol import Submission
 
 SUBMISSION = "submission"
 UnmarkedOption = Annotated[
@@ -42,42 +42,44 @@ def commit(
     wait: WaitOption = 60,
     unmarked: UnmarkedOption = False,
 ) -> dict[str, Any]:
-    """Mark a trained run's model, sign its proof, and promise the model in the current round. Nothing is shown yet.
+    """Mark a model of a run, and promise it in the current round. Nothing is shown yet.
 
-    The salt that shows it is in this machine's journal, and nowhere else. The model goes into the store: use one that
-    others cannot read before the round is over.
+    While `arena run train` still runs, or was interrupted, the model is that of the latest state that was kept and
+    anchored, and training goes on without the mark. At the run's end it is the last state's, and the proof is signed,
+    with all models of the run. The salt that shows it is in this machine's journal, and nowhere else. The model goes
+    into the store: use one that others cannot read before the round is over.
 
     Example:
 
         arena submit commit runs/alice --store runs/store
     """
-    from pol import Proof
-    from pol.proof import states_of
+    from challenge.arena.models import Models
 
-    kept, arena = open_run(session, folder), session.client.arena
-    proof = Proof.read(kept.proof)
-    if proof.submission is None:
-        proof = _sealed(session, kept, proof, wait, unmarked)
-    model = proof.submission
-    assert model is not None
-    open_store(store).put(states_of(kept.proof).get(model.model_cid))
-    round_ = _committed_in(session, kept)
+    kept, blobs = open_run(session, folder), open_store(store)
+    model, round_ = Models(session, kept, blobs).next(wait, unmarked)
     if round_ is None:
-        round_ = arena.current_round(kept.task)
-        promise = {
-            "arena": arena.address, "task": kept.task, "round": round_, "run": kept.number,
-            "branch": model.reference_segment, "model_digest": model.model_digest.hex(), "model_cid": model.model_cid,
-            "transcript_digest": arena.run(kept.number).transcript_digest.hex(),
-        }  # fmt: skip
-        arena.commit_submission(
-            kept.number,
-            branch=model.reference_segment,
-            model_digest=model.model_digest,
-            model_cid=model.model_cid,
-            salt=session.promises.salt(SUBMISSION, promise),
-        )
-    order = arena.submission(kept.task, session.me, round_).order
+        round_ = _promise(session, kept, model)
+    order = session.client.arena.submission(kept.task, session.me, round_).order
     return {"task": kept.task, "run": kept.number, "round": round_, "order": order, "model": model.model_cid}
+
+
+def _promise(session: Session, kept: RunFolder, model: Submission) -> int:
+    """Promise the model in the current round, which is returned."""
+    arena = session.client.arena
+    round_ = arena.current_round(kept.task)
+    promise = {
+        "arena": arena.address, "task": kept.task, "round": round_, "run": kept.number,
+        "branch": model.reference_segment, "model_digest": model.model_digest.hex(), "model_cid": model.model_cid,
+        "transcript_digest": arena.run(kept.number).transcript_digest.hex(),
+    }  # fmt: skip
+    arena.commit_submission(
+        kept.number,
+        branch=model.reference_segment,
+        model_digest=model.model_digest,
+        model_cid=model.model_cid,
+        salt=session.promises.salt(SUBMISSION, promise),
+    )
+    return round_
 
 
 def reveal(session: Session, task: TaskArgument) -> dict[str, Any]:
@@ -93,7 +95,13 @@ def reveal(session: Session, task: TaskArgument) -> dict[str, Any]:
     if held.commitment == bytes(32):
         raise ChainError(f"{session.me} promised nothing in round {round_} of task {task}: there is nothing to show")
     if not held.revealed:
-        promise, salt = _promise(session, task, round_, held.commitment)
+        found = promised(session, task, round_, held.commitment)
+        if found is None:
+            raise ChainError(
+                f"this machine's journal has no salt for the submission of round {round_}: reveal on the machine that "
+                "promised"
+            )
+        promise, salt = found
         arena.reveal_submission(
             task,
             round_,
@@ -113,14 +121,12 @@ def _ended_round(session: Session, task: int) -> int:
     return max(1, arena.current_round(task) - 1)
 
 
-def _promise(session: Session, task: int, round_: int, commitment: bytes) -> tuple[Any, bytes]:
-    """What was promised under ``commitment``, from the journal."""
+def promised(session: Session, task: int, round_: int, commitment: bytes) -> tuple[Any, bytes] | None:
+    """What was promised under ``commitment``, and its salt, from the journal; ``None`` if that is another machine's."""
     for promise, salt in session.promises.salted(SUBMISSION):
         if (promise["task"], promise["round"]) == (task, round_) and commitment == _commitment(session, promise, salt):
             return promise, salt
-    raise ChainError(
-        f"this machine's journal has no salt for the submission of round {round_}: reveal on the machine that promised"
-    )
+    return None
 
 
 def _commitment(session: Session, promise: Any, salt: bytes) -> bytes:
@@ -136,46 +142,3 @@ def _commitment(session: Session, promise: Any, salt: bytes) -> bytes:
         model_cid=promise["model_cid"],
         salt=salt,
     )
-
-
-def _committed_in(session: Session, kept: RunFolder) -> int | None:
-    """The round in which this run's model was promised before, by what the chain holds."""
-    arena = session.client.arena
-    rounds = range(arena.task_config(kept.task).clock.rounds, 0, -1)
-    held = ((round_, arena.submission(kept.task, session.me, round_)) for round_ in rounds)
-    return next((round_ for round_, submission in held if submission.run_id == kept.number), None)
-
-
-def _sealed(session: Session, kept: RunFolder, proof: Proof, wait: float, unmarked: bool) -> Proof:
-    """The proof with the model at the end of its trunk, the run's watermark in it unless ``unmarked``, signed."""
-    from challenge.dispute import open_segments
-    from challenge.signing import sign_proof
-    from pol import Submission, seal
-    from pol.cid import cid_of
-    from pol.proof import states_of
-    from pol.state import from_safetensors, model_tensors, to_safetensors
-    from pol.tensors import tensors_digest
-    from watermark import WatermarkKey, mark_run
-
-    arena, end = session.client.arena, proof.segment_count - 1
-    if not any(arena.run(kept.number).reference_digest):
-        (opening,) = open_segments(proof, [end])
-        arena.anchor_reference(kept.number, opening)
-    mark = latched(lambda: arena.run(kept.number).mark, lambda: arena.latch_mark(kept.number), wait)
-    if mark is None:
-        raise NotYet("the block that draws the watermark is not there yet")
-    assert session.signer is not None
-    signer = session.signer
-    if unmarked:
-        model = model_tensors(from_safetensors(states_of(kept.proof).get(proof.states[-1].cid), where="trunk"))
-    else:
-        model = mark_run(kept.proof, end, WatermarkKey.load(kept.key), mark.value)
-    blob = to_safetensors(model)
-    submission = Submission(
-        model_digest=tensors_digest(model),
-        model_cid=cid_of(blob),
-        reference_segment=end,
-        beta=mark.value,
-        beta_block=mark.block,
-    )
-    return seal(kept.proof, submission, blob, lambda unsigned: sign_proof(unsigned, signer))

@@ -13,11 +13,12 @@ from challenge.court import court_of, probes_of
 from challenge.segments import Policy
 from challenge.verdict import Verdict
 from challenge.verify import _check_claims
-from pol import Proof
+from pol import Proof, Submission
 from pol.data import Dataset
 from pol.errors import SpecError
 from pol.program import config_from, load_program, program_digest
 from pol.spec import TrainingSpec
+from pol.tensors import tensors_digest
 from tests.runs import record, small_spec
 from watermark import Claim, MarkParameters, State, WatermarkKey, detect
 from watermark.answers import Answers
@@ -59,6 +60,12 @@ def test_other_tensors_are_refused(folder: Path) -> None:
         network({**state, name: state[name] * torch.nan})
 
 
+def check_claims(proof: Proof, model: State, tied: TiedClaim, policy: Policy, verdict: Verdict) -> None:
+    """Test a model, submitted as the run's first, against its trainer's own claim."""
+    mark = Submission(model_digest=tensors_digest(model), model_cid="", reference_segment=0)
+    _check_claims(Path(), replace(proof, submission=mark), mark, model, [tied], [], None, policy, verdict)
+
+
 def test_what_cannot_be_tested_here_is_undecided_and_no_theft(folder: Path) -> None:
     """A mark in answers alone, of a program that is not built in: nothing in this process may run it."""
     proof = Proof.read(folder)
@@ -73,7 +80,7 @@ def test_what_cannot_be_tested_here_is_undecided_and_no_theft(folder: Path) -> N
     verdicts = []
     for judged in (unknown, proof):
         verdicts.append(Verdict())
-        _check_claims(judged, state, {}, [tied], [], None, Policy(), verdicts[-1])
+        check_claims(judged, state, tied, Policy(), verdicts[-1])
     assert not verdicts[0].findings and "could be tested" in verdicts[0].undecided[0]
     tested = verdicts[1]  # the twin; what is trained in may fall short, and that is no cheat
     assert not tested.findings and not tested.undecided and "not in the model" in tested.limits[0]
@@ -145,7 +152,7 @@ def test_a_mark_in_outputs_is_looked_for_where_the_data_set_is(
         proof = replace(Proof.read(tmp_path / f"run{len(verdicts)}"), spec=spec)
         verdicts.append(Verdict())
         tied = TiedClaim(claim, spec, bytes(32))
-        _check_claims(proof, state, {}, [tied], [], None, Policy(dataset=dataset), verdicts[-1])
+        check_claims(proof, state, tied, Policy(dataset=dataset), verdicts[-1])
     missing, there = verdicts
     assert "could be tested" in missing.undecided[0] and not missing.findings
     assert (there.watermarks[0]["channel"], there.watermarks[0]["trials"]) == ("outputs", MARK.leaf_count)

@@ -42,7 +42,7 @@ class ReachedReplayError(Exception):
 
 @pytest.fixture(scope="module")
 def signed(tmp_path_factory: pytest.TempPathFactory, train_set: Dataset) -> Path:
-    """A proof with everything in it: a task, a signature, a submission, opened states."""
+    """A proof with everything in it: a task, a signature, two submissions, opened states."""
     account, folder = Account.from_key(b"\1" * 32), tmp_path_factory.mktemp("signed") / "proof"
     spec = replace(
         small_spec(train_set, steps=10, segment_length=2, width=8),
@@ -55,14 +55,19 @@ def signed(tmp_path_factory: pytest.TempPathFactory, train_set: Dataset) -> Path
         recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
         for batch in recorder.batches(train_set):
             recorder.step(recorder.program.train_step(state, batch))
-    last = from_safetensors(states_of(folder).get(Proof.read(folder).states[-1].cid), where="test")
-    blob = to_safetensors(model_tensors(last))
-    submission = Submission(
-        model_digest=tensors_digest(model_tensors(last)), model_cid=cid_of(blob), reference_segment=4
-    )
-    seal(folder, submission, blob, lambda proof: sign_proof(proof, account))
+    first, last = (branch(folder, segment) for segment in (2, 4))
+    seal(folder, *last, lambda proof: sign_proof(proof, account), earlier=[first])
     open_segments(folder, [1])
     return folder
+
+
+def branch(folder: Path, segment: int) -> tuple[Submission, bytes]:
+    """The trunk's model after a segment, as it is submitted."""
+    proof = Proof.read(folder)
+    kept = proof.stored_at(proof.spec.bounds(segment)[1])
+    model = model_tensors(from_safetensors(states_of(folder).get(kept.cid), where="test"))
+    blob = to_safetensors(model)
+    return Submission(model_digest=tensors_digest(model), model_cid=cid_of(blob), reference_segment=segment), blob
 
 
 def read(folder: Path) -> Files:

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from chain.anchoring import read_run
 from chain.types import Beacon
 from challenge.claims import OPENED_GROUPS, TiedClaim, read_claim
 from challenge.demo.story import Story
 from challenge.dispute import judge_case, shows_accused
-from challenge.onchain import check_claim_on_chain, check_run_on_chain
+from challenge.onchain import check_claim_on_chain, check_run_on_chain, run_of
 from challenge.segments import Policy
 from challenge.signing import sign_proof
 from challenge.verdict import ExitCode, Outcome, Verdict
@@ -58,6 +60,10 @@ def other_branch(proof: Proof) -> Proof:
     return replace(proof, submission=replace(proof.submission, reference_segment=22))
 
 
+def other_reference(proof: Proof) -> Proof:
+    return replace(proof, theta_ref=0)
+
+
 def other_model(proof: Proof) -> Proof:
     return replace(proof, submission=replace(proof.submission, model_digest=bytes(32)))
 
@@ -78,8 +84,8 @@ def other_steps(proof: Proof) -> Proof:
 @pytest.mark.parametrize(
     "change",
     [
-        other_block, other_transaction, other_beacon, other_mark, other_branch, other_model, other_steps, only_half,
-        no_mark,
+        other_block, other_transaction, other_beacon, other_mark, other_branch, other_reference, other_model,
+        other_steps, only_half, no_mark,
     ],
     ids=lambda change: change.__name__,
 )  # fmt: skip
@@ -87,6 +93,30 @@ def test_what_is_not_on_chain_is_an_anchor_finding(story: Story, change: Callabl
     verdict = on_chain(story, change(Proof.read(story.runs / "alice")))
     assert verdict.outcome is Outcome.REJECTED
     assert ExitCode.ANCHOR in {finding.code for finding in verdict.findings}
+
+
+@pytest.mark.parametrize(
+    ("known", "is_missed"),
+    [
+        ({"model_digest": bytes(32)}, True),
+        ({"model_digest": None}, False),
+        ({"model_digest": bytes(32), "struck": True}, False),
+        ({"branch": 0}, True),
+        ({}, False),
+    ],
+    ids=["shown", "never shown", "struck", "of another branch", "the proof's own"],
+)
+def test_a_model_that_the_run_showed_is_in_its_proof(
+    story: Story, monkeypatch: pytest.MonkeyPatch, known: dict[str, Any], is_missed: bool
+) -> None:
+    """But not what was only promised, nor what somebody else was the first to promise."""
+    proof, chain = Proof.read(story.runs / "alice"), story.setting.clients["vera"]
+    number = run_of(proof, chain)
+    assert number
+    run = read_run(chain, number)
+    held = replace(run, submissions=(*run.submissions, replace(run.submissions[0], round=2, **known)))
+    monkeypatch.setattr("challenge.onchain.read_run", lambda *_: held)
+    assert [finding.code for finding in on_chain(story, proof).findings] == [ExitCode.ANCHOR] * is_missed
 
 
 def test_what_is_not_the_registered_run_is_not_even_run(story: Story, tmp_path: Path) -> None:
@@ -143,7 +173,7 @@ def test_an_honest_model_of_the_run_does_not_answer_for_a_stolen_one(
     accused = replace(submitted, model_digest=bytes(32))
     monkeypatch.setattr(type(vera.arena), "submission", lambda *which: accused)
     verdict = judge_case(vera, case_id, story.setting.store)
-    assert verdict.exit_code is ExitCode.MALFORMED and "another model" in verdict.findings[0].message
+    assert verdict.exit_code is ExitCode.MALFORMED and "does not show the model" in verdict.findings[0].message
 
 
 def test_a_run_nobody_registered_is_an_anchor_finding(story: Story) -> None:
@@ -189,7 +219,7 @@ def alices(story: Story) -> TiedClaim:
 def counts(story: Story, claim: TiedClaim, against: str) -> tuple[bool, list[str]]:
     verdict = Verdict()
     proof = Proof.read(story.runs / against)
-    return check_claim_on_chain(claim, proof, story.setting.clients["vera"], verdict), verdict.limits
+    return check_claim_on_chain(claim, proof, proof.submission, story.setting.clients["vera"], verdict), verdict.limits
 
 
 def test_an_earlier_claim_counts_and_a_later_one_does_not(story: Story, alices: TiedClaim) -> None:
@@ -265,5 +295,5 @@ def test_before_the_beacon_is_drawn_nothing_is_to_be_opened(story: Story, alices
 
     chain = SimpleNamespace(arena=story.setting.clients["vera"].arena, scoring=Undrawn())
     verdict, proof = Verdict(), Proof.read(story.runs / "mallory")
-    assert not check_claim_on_chain(alices, proof, chain, verdict)  # type: ignore[arg-type]
+    assert not check_claim_on_chain(alices, proof, proof.submission, chain, verdict)  # type: ignore[arg-type]
     assert "not drawn yet" in verdict.limits[0]

@@ -111,13 +111,15 @@ def test_the_needed_sample_is_the_smallest(total: int, data: st.DataObject) -> N
 def test_the_mean_and_the_most_replays_count_every_draw(total: int, data: st.DataObject) -> None:
     sampled = data.draw(st.integers(1, total))
     starts = sorted({0} | data.draw(st.sets(st.integers(0, total - 1))))
+    branches = {start - 1 for start in starts if start and data.draw(st.booleans())}
     replays = []
     for drawn in itertools.combinations(range(total), sampled):
         done: set[int] = set()
-        for segment in with_ends(drawn, total):
+        for segment in with_ends(drawn, total, branches):
             done |= set(range(max(start for start in starts if start <= segment), segment + 1))
         replays.append(len(done))
-    assert replayed_segments(starts, total, sampled) == (Fraction(sum(replays), len(replays)), max(replays))
+    found = replayed_segments(starts, total, sampled, branches)
+    assert found == (Fraction(sum(replays), len(replays)), max(replays))
 
 
 @pytest.mark.parametrize(

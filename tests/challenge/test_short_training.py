@@ -74,7 +74,7 @@ def judged(run: Path, model: Tensors, opened: int, parameters: MarkParameters = 
     own = [TiedClaim(claim, proof.spec, proof.segments[SEGMENT].end_digest)] if opened else []
     program = load_program(proof.spec.program, proof.spec.program_digest)
     initial = program.build(proof.spec.config, proof.seed).capture(proof.seed)
-    check_branch(run, proof, model, initial, own, Policy(), verdict)
+    check_branch(run, proof, submission, model, initial, own, Policy(), verdict)
     return verdict
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from challenge.branch import check_branch
+from challenge.branch import check_branch, reference_model
 from challenge.claims import TiedClaim, write_claim
 from challenge.cli import app
 from challenge.executors import Executor
@@ -25,7 +25,7 @@ from challenge.segments import WRONG_KERNELS, Policy
 from challenge.states import load_blob
 from challenge.verdict import ExitCode, Outcome, Verdict
 from challenge.verify import verify
-from pol import Proof, Submission, seal
+from pol import Proof, Recorder, SeedSource, Submission, seal
 from pol.cid import cid_of
 from pol.data import Dataset
 from pol.errors import ProofError, SpecError
@@ -35,7 +35,7 @@ from pol.replay import Job, ReplayedSpan, Span, replay
 from pol.spec import EXACT, TrainingSpec, WatermarkPromise
 from pol.state import Tensors, model_tensors, to_safetensors
 from pol.tensors import tensors_digest
-from tests.runs import record, small_spec
+from tests.runs import SEED, record, small_spec
 from watermark import Claim, MarkParameters, WatermarkKey, mlp_mark
 from watermark.branch import MarkedProgram, Marking, train_branch
 from watermark.branch_replay import branch_of, mark_run, marked_program
@@ -189,7 +189,44 @@ def test_any_other_model_is_rejected(
     model = CHEATS[cheat](run, train_set, marked)
     verdict = verify(submitted(run, tmp_path / "proof", model), policy, claims=[tied(run)])
     assert verdict.exit_code is ExitCode.REPLAY_MISMATCH
-    assert "embed segment: 12 steps with the promised mark do not replay" in verdict.findings[0].message
+    assert "12 steps with the promised mark do not replay" in verdict.findings[0].message
+
+
+@pytest.mark.slow
+def test_models_marked_while_the_run_goes_on_are_all_its_branches(
+    train_set: Dataset, tmp_path: Path, policy: Policy
+) -> None:
+    """The first leaves the trunk in the middle, and training goes on without its mark; the proof shows both."""
+    promise = WatermarkPromise(key_root=KEY.root, parameters=PARAMETERS.to_json())
+    spec = small_spec(train_set, steps=40, segment_length=10, width=256, batch_norm=False)
+    spec = replace(spec, config=spec.config | {"steps": 400}, watermark=promise)
+    folder, middle = tmp_path / "proof", {}
+    with Recorder(spec, folder, seed_source=SeedSource(kind="chosen", value=SEED)) as recorder:
+        state = recorder.program.build(spec.config, recorder.seed)
+        recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
+        for batch in recorder.batches(train_set):
+            if recorder.state.step == 30:
+                recorder.wait()
+                middle |= mark_run(folder, SEGMENT, KEY, BETA)
+            recorder.step(recorder.program.train_step(state, batch))
+    marks = [(SEGMENT, middle), (3, mark_run(folder, 3, KEY, BETA))]
+    blobs = [to_safetensors(model) for _, model in marks]
+    first, last = (
+        Submission(
+            model_digest=tensors_digest(model), model_cid=cid_of(blob), reference_segment=segment, beta=BETA
+        )
+        for (segment, model), blob in zip(marks, blobs, strict=True)
+    )  # fmt: skip
+    seal(folder, last, blobs[1], None, earlier=[(first, blobs[0])])
+    theta_ref = reference_model(folder, Proof.read(folder), first)
+    own = Claim.make(KEY, BETA, PARAMETERS, range(PARAMETERS.groups), theta_ref)
+    verdict = verify(
+        folder, policy, claims=[TiedClaim(own, spec, Proof.read(folder).segments[SEGMENT].end_digest)]
+    )  # fmt: skip
+    assert verdict.outcome is Outcome.VERIFIED, (verdict.findings, verdict.undecided)
+    branches = [text for check, text in verdict.checks if check == "branch"]
+    assert len(branches) == 2 and all("bit for bit" in text for text in branches)
+    assert [row["found"] for row in verdict.watermarks if row["own"]] == [True, True]
 
 
 def test_on_another_class_of_machine_a_difference_convicts_nobody(
@@ -226,7 +263,8 @@ def test_a_branch_of_no_promised_length_stays_undecided(
     proof = Proof.read(folder)
     promise = WatermarkPromise(key_root=KEY.root, parameters=replace(PARAMETERS, branch_steps=0).to_json())
     older, verdict = replace(proof, spec=replace(proof.spec, watermark=promise)), Verdict()
-    check_branch(folder, older, marked, reference(run), [tied(run)], policy, verdict)
+    assert older.submission
+    check_branch(folder, older, older.submission, marked, reference(run), [tied(run)], policy, verdict)
     assert verdict.outcome is Outcome.INCONCLUSIVE and "number of steps was not promised" in verdict.undecided[0]
 
 
@@ -250,7 +288,8 @@ def test_kernels_do_not_decide_an_exact_branch(
     proof, verdict = Proof.read(folder), Verdict()
     exact = replace(proof, spec=replace(proof.spec, numerics=EXACT))
     wrong = replace(policy, executor=WrongKernels(proof.spec, policy.executor))
-    check_branch(folder, exact, marked, reference(run), [tied(run)], wrong, verdict)
+    assert exact.submission
+    check_branch(folder, exact, exact.submission, marked, reference(run), [tied(run)], wrong, verdict)
     assert verdict.exit_code is (ExitCode.VERIFIED if honest else ExitCode.REPLAY_MISMATCH)
     assert (WRONG_KERNELS in verdict.limits) is honest
 

@@ -54,7 +54,10 @@ def judged(story: Story, own: list[TiedClaim], foreign: TiedClaim) -> Verdict:
     proof, verdict = Proof.read(story.runs / "mallory"), Verdict()
     built = load_program(proof.spec.program, proof.spec.program_digest).build(proof.spec.config, proof.seed)
     initial, chain = built.capture(proof.seed), story.setting.clients["vera"]
-    engine._check_claims(proof, submitted(story, "mallory"), initial, own, [foreign], chain, Policy(), verdict)
+    assert proof.submission
+    own = [replace(tied, claim=replace(tied.claim, theta_0=model_tensors(initial))) for tied in own]
+    where, model = story.runs / "mallory", submitted(story, "mallory")
+    engine._check_claims(where, proof, proof.submission, model, own, [foreign], chain, Policy(), verdict)
     assert verdict.watermarks[-1]["found"], "Alice's mark is there, whoever it speaks against"
     return verdict
 

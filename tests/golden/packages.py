@@ -35,11 +35,12 @@ from pol.encoding import canonical_json, float_text, to_hex
 from pol.machine import MachineClass, this_machine
 from pol.order import DataOrder
 from pol.program import program_digest
-from pol.proof import Proof, _submission, parse_seed
+from pol.proof import Proof, parse_seed
 from pol.replay import ReplayedSegment, ReplayedSpan, Span
 from pol.seed import draw, run_seed
 from pol.spec import TrainingSpec
 from pol.state import TrainingState
+from pol.submission import parse_submission
 from pol.tensors import DTYPES, tensor_header, tensor_root, tensors_digest
 from pol.transcript import Anchor, transcript_digest
 from tests.golden.reference import raw, unhex
@@ -124,7 +125,7 @@ def _proof_of(manifest: dict) -> Proof:
         segments=(),
         anchors=tuple(Anchor.from_json(row, where="anchors") for row in manifest["anchors"]),
         states=Proof.read(FOLDER).states,
-        submission=_submission(manifest["submission"], where="submission"),
+        submission=parse_submission(manifest["submission"], where="submission"),
     )
 
 

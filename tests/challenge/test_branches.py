@@ -1,0 +1,138 @@
+"""Every model that a run submits is a branch of its trunk, and what keeps its trainer from a model that is none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chain.anchoring import SubmittedModel
+from chain.types import Beacon
+from challenge.arena.models import Models
+from challenge.segments import Policy
+from challenge.verdict import ExitCode, Outcome
+from challenge.verify import verify
+from pol import Submission, recorded, seal
+from pol.cid import cid_of
+from pol.data import Dataset
+from pol.errors import SpecError
+from pol.journal import JOURNAL
+from pol.proof import states_of
+from pol.spec import WatermarkPromise
+from pol.state import Tensors, from_safetensors, model_tensors, to_safetensors
+from pol.store import LocalStore
+from pol.tensors import tensors_digest
+from tests.runs import record, small_spec
+from watermark import MarkParameters, WatermarkKey, mlp_mark
+
+LIGHT = mlp_mark("layers.1.weight", groups=4, rows=16, leaves=16, margin=0.5)
+HEAVY = mlp_mark("layers.1.weight", groups=16, rows=16, leaves=16, margin=3.0)
+
+
+def trunk(folder: Path, segment: int) -> Tensors:
+    proof = recorded(folder)
+    kept = proof.stored_at(proof.spec.bounds(segment)[1])
+    return model_tensors(from_safetensors(states_of(folder).get(kept.cid), where="test"))
+
+
+def submitted(model: Tensors, segment: int) -> tuple[Submission, bytes]:
+    blob = to_safetensors(model)
+    return Submission(model_digest=tensors_digest(model), model_cid=cid_of(blob), reference_segment=segment), blob
+
+
+def noisy(model: Tensors) -> Tensors:
+    return model | {"layers.0.bias": model["layers.0.bias"] + 1e-6}
+
+
+@pytest.mark.parametrize(
+    ("first", "outcome"), [(lambda model: model, Outcome.VERIFIED), (noisy, Outcome.REJECTED)], ids=["honest", "noisy"]
+)
+def test_an_earlier_model_is_a_branch_like_the_last(
+    honest_run: Path, tmp_path: Path, first: Callable[[Tensors], Tensors], outcome: Outcome
+) -> None:
+    folder = Path(shutil.copytree(honest_run, tmp_path / "proof"))
+    seal(folder, *submitted(trunk(folder, 3), 3), None, earlier=[submitted(first(trunk(folder, 1)), 1)])
+    verdict = verify(folder, Policy(segments=1))
+    assert verdict.outcome is outcome and {1, 3} <= set(verdict.segments), "what a model comes from is replayed"
+    assert {finding.code for finding in verdict.findings} <= {ExitCode.REPLAY_MISMATCH}
+
+
+class Desk:
+    """What :class:`Models` asks of a session and of its chain; ``anchored`` are the references that it anchored."""
+
+    def __init__(self, shown: tuple[SubmittedModel, ...] = ()) -> None:
+        self.anchored: list[Any] = []
+        self.shown, self.mark = shown, Beacon(7, bytes(range(32)))
+        self.client = SimpleNamespace(arena=self)
+        self.promises = SimpleNamespace(lent=nullcontext)
+
+    def run(self, _: int) -> Any:
+        digest = b"\1" * 32 if self.shown or self.anchored else bytes(32)
+        return SimpleNamespace(reference_digest=digest, reference_segment=1, mark=self.mark, submissions=self.shown)
+
+    def anchor_reference(self, _: int, opening: Any) -> None:
+        self.anchored.append(opening.segment.index)
+
+    def current_round(self, _: int) -> int:
+        return 2
+
+    def task_config(self, _: int) -> Any:
+        return SimpleNamespace(clock=SimpleNamespace(rounds=3))
+
+
+def next_model(
+    dataset: Dataset, folder: Path, parameters: MarkParameters, monkeypatch: pytest.MonkeyPatch, *, unmarked: bool
+) -> Callable[[Desk], Submission]:
+    """What the trainer of a run of four segments, still in its journal, submits next; it keeps states 1 and 3."""
+    monkeypatch.setenv("AIARENA_KEY_PASSPHRASE", "a passphrase of the tests")
+    monkeypatch.setattr("challenge.arena.models.read_run", lambda client, number: client.arena.run(number))
+    key = WatermarkKey(b"the owner's secret, 32 bytes ...", parameters.leaf_count)
+    key.save(folder / "watermark.key")
+    spec = small_spec(dataset, width=256, batch_norm=False)
+    spec = replace(spec, watermark=WatermarkPromise(key_root=key.root, parameters=parameters.to_json()))
+    record(spec, dataset, folder / "proof")
+    (folder / "proof" / JOURNAL).touch()
+    kept = SimpleNamespace(
+        proof=folder / "proof", key=folder / "watermark.key", data=folder / "none", spec=spec, number=1, task=1,
+        models=LocalStore(folder / "models", suffix=".safetensors"),
+    )  # fmt: skip
+    store = LocalStore(folder / "store")
+    return lambda desk: Models(desk, kept, store).next(0, unmarked)[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("unmarked", [False, True])
+def test_theta_ref_is_not_named_where_the_trunk_does_not_bear_the_mark(
+    train_set: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unmarked: bool
+) -> None:
+    """It is named once, and all models of the run would have to bear it."""
+    desk, submit = Desk(), next_model(train_set, tmp_path, HEAVY, monkeypatch, unmarked=unmarked)
+    if unmarked:
+        assert submit(desk).reference_segment == 3
+    else:
+        with pytest.raises(SpecError, match="too strong for so short a training"):
+            submit(desk)
+    assert desk.anchored == [3] * unmarked
+
+
+@pytest.mark.parametrize("unmarked", [False, True])
+def test_no_model_is_marked_where_an_earlier_one_was_not(
+    train_set: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unmarked: bool
+) -> None:
+    """The trainer's own claim is tried on all of them."""
+    submit = next_model(train_set, tmp_path, LIGHT, monkeypatch, unmarked=unmarked)
+    first, _ = submitted(trunk(tmp_path / "proof", 1), 1)
+    shown = SubmittedModel(
+        round=1, order=1, commitment=bytes(32), struck=False, branch=1, model_digest=first.model_digest,
+        model_cid=first.model_cid,
+    )  # fmt: skip
+    if unmarked:
+        assert submit(Desk((shown,))).reference_segment == 3
+    else:
+        with pytest.raises(SpecError, match="all models of a run have its mark"):
+            submit(Desk((shown,)))
