@@ -109,7 +109,7 @@ def _cases(results: dict[str, Any]) -> Iterator[str]:
         "Actions beside the prototype's, without what sending them costs. What is counted of ours: contracts called "
         f"and words of storage touched for the first time ({CONTRACT:,} and {WORD:,} each), words of zeros and others "
         f"overwritten ({STORED:,} and {CHANGED:,} more). *The rest* is computing and events, so no compiler's settings "
-        "save more than that.\n"
+        "save more than that; less what is given back for words set to zero again, which may be more.\n"
     )
     rows: list[list[str]] = []
     for what, labels, theirs in ACTIONS:
