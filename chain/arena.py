@@ -145,17 +145,19 @@ class Arena(ContractClient):
     # Submissions
 
     def commit_submission(
-        self, run_id: int, *, branch: int, model_digest: bytes, model_cid: str, salt: bytes
+        self, run_id: int, *, round_: int, branch: int, model_digest: bytes, model_cid: str, salt: bytes
     ) -> Receipt:
-        """Promise the client's model of the current round, which leaves the run's trunk after segment ``branch``.
+        """Promise the client's model of ``round_``, the current one, which leaves its run's trunk after ``branch``.
 
-        Keep all four values, and the round: the reveal needs them. What is promised is of the segments anchored now, so
-        nothing is anchored meanwhile (:meth:`chain.contract.Connection.turn`).
-        Raises :class:`ChainError` if the round ended on the way: then this promise can never be shown.
+        Keep all five values: the reveal needs them. What is promised is of the segments anchored now, so nothing is
+        anchored meanwhile (:meth:`chain.contract.Connection.turn`).
+        Raises :class:`ChainError` if another round is on: nothing was sent; or if the round ended on the way: then this
+        promise can never be shown.
         """
         with self.connection.turn():
             run = self.run(run_id)
-            round_ = self.current_round(run.task_id)
+            if (current := self.current_round(run.task_id)) != round_:
+                raise ChainError(f"round {round_} is not on any more: submit again, in round {current}")
             commitment = submission_commitment(
                 self.site,
                 run.task_id,

@@ -102,13 +102,17 @@ def shows_accused(client: ArenaClient, case: Case, proof: Proof) -> bool:
 
 
 def with_model(tied: TiedClaim, client: ArenaClient, store: BlobStore) -> TiedClaim:
-    """``tied`` with the last model that was submitted from its run, where that is revealed and in ``store``."""
+    """``tied`` with the model of its run whose branch is the first, where that is revealed and in ``store``.
+
+    It lies nearest to theta_ref, in whose coordinates the table of two claims reads its mark.
+    """
     task = tied.spec.task
     with suppress(CannotRun, ChainError, ProofError):  # who shows no run or no model has none to compare
         run_id = claimed_run(tied, task.task_id, client) if task else None
         models = read_run(client, run_id).submissions if run_id is not None else ()
-        cid = next((model.model_cid for model in reversed(models) if model.model_cid), None)
-        if cid:
+        shown = [(model.branch, model.model_cid) for model in models if model.branch is not None and model.model_cid]
+        if shown:
+            _, cid = min(shown)
             return replace(tied, model=from_safetensors(store.get(cid), where=f"model {cid}"))
     return tied
 

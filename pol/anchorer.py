@@ -88,6 +88,20 @@ class AnchorLine:
                     "the recording is safe; run it again later to finish it"
                 ) from error
 
+    def stop(self, segments: int, patience: float) -> Stop:
+        """Declare, after :meth:`finish`, that the run ends after ``segments``; returns the receipt.
+
+        Another process may have the account for a while: :class:`Unreachable` after ``patience`` seconds.
+        """
+        end = time.monotonic() + patience
+        while True:
+            try:
+                return self._anchorer.stop(segments)
+            except Unreachable:
+                if time.monotonic() + FIRST_RETRY_SECONDS > end:
+                    raise
+                time.sleep(FIRST_RETRY_SECONDS)
+
     def close(self) -> None:
         """Give up what is still in line; it is sent when the recording is resumed."""
         self._closing.set()

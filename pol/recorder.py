@@ -528,7 +528,7 @@ class Recorder:
         self._group_anchors(last=True)
         self._line.finish(self._patience)
         if done < self.spec.steps and self._stopped is None:
-            self._stopped = self._anchorer.stop(len(self._segments))
+            self._stopped = self._line.stop(len(self._segments), self._patience)
             self._journal.append("stop", self._stopped.to_json())
         named = {stored.cid for stored in self._states}
         for path in states_of(self.out).folder.iterdir():

@@ -387,6 +387,36 @@ BUGS = [
         "tests/watermark/test_branch.py",
     ),
     Bug(
+        "a model that was shown is sealed at another branch", "challenge/arena/models.py",
+        "if before is not None and proof.submission is None:", "if False:",
+        "tests/challenge/test_branches.py::test_a_model_that_was_shown_is_sealed_where_it_was_shown",
+    ),
+    Bug(
+        "a promise counts for ever", "challenge/arena/models.py",
+        "if digest is None and self._can_be_shown(held.round):", "if digest is None:",
+        "tests/challenge/test_branches.py::test_a_promise_that_was_not_shown_in_its_time_is_made_again",
+    ),
+    Bug(
+        "two commands submit from one folder", "challenge/arena/submit.py",
+        "fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)", "pass",
+        "tests/challenge/test_branches.py::test_one_command_at_a_time_submits_from_a_folder",
+    ),
+    Bug(
+        "a promise is sent for another round than its salt's", "chain/arena.py",
+        "if (current := self.current_round(run.task_id)) != round_:", "if (current := round_) != round_:",
+        "tests/chain/test_arena.py::TestSubmission::test_a_promise_for_another_round_is_not_sent",
+    ),
+    Bug(
+        "a claim brings the last model of its run", "challenge/dispute.py",
+        "_, cid = min(shown)", "_, cid = max(shown)",
+        "tests/challenge/test_two_claims.py::test_a_claim_brings_the_first_model_of_its_run",
+    ),
+    Bug(
+        "a stop is tried once", "pol/anchorer.py",
+        "if time.monotonic() + FIRST_RETRY_SECONDS > end:", "if True:",
+        "tests/pol/test_resume.py::test_a_stop_is_declared_when_the_account_is_free_again",
+    ),
+    Bug(
         "two claims are judged by time alone", "challenge/verify.py",
         "if mine and theirs:", "if False:",
         "tests/challenge/test_two_claims.py",

@@ -47,6 +47,8 @@ class Models:
             last = held[max(held)] if held and over else None
             model = last or self._branch(proof, held, wait, unmarked)
         before = next((round_ for round_, other in held.items() if other.model_digest == model.model_digest), None)
+        if before is not None and proof.submission is None:
+            model = held[before]  # a trunk that no longer moves gives it at later branches too: this one was shown
         if before is None and now in held:
             raise NotYet(f"round {now} has a model of this run already: submit the last one in the next round")
         if before is not None and not ended:
@@ -64,7 +66,7 @@ class Models:
         run, found = read_run(self.session.client, self.kept.number), {}
         for held in run.submissions:
             branch, digest, cid = held.branch, held.model_digest, held.model_cid
-            if digest is None and held.round >= self._round - 1:
+            if digest is None and self._can_be_shown(held.round):
                 known = promised(self.session, self.kept.task, held.round, held.commitment)
                 if known is not None:
                     promise, _ = known
@@ -73,6 +75,11 @@ class Models:
             if branch is not None and digest is not None and cid is not None:
                 found[held.round] = self._submission(branch, digest, cid, run.mark)
         return found
+
+    def _can_be_shown(self, round_: int) -> bool:
+        """Whether what was promised in the round may still be revealed."""
+        now = self.session.web3.eth.get_block("latest")["timestamp"]
+        return bool(now < self.session.client.arena.round_times(self.kept.task, round_).scores_from)
 
     def _branch(self, proof: Proof, held: dict[int, Submission], wait: float, unmarked: bool) -> Submission:
         """The model that leaves the trunk after the latest state that is kept and anchored."""
@@ -130,17 +137,18 @@ class Models:
         return mark_run(kept.proof, segment, WatermarkKey.load(kept.key), beta, dataset=data)
 
     def _seal(self, model: Submission, held: dict[int, Submission]) -> None:
-        """Sign the proof of the whole run, with all its models."""
-        others = {other.model_digest: other for other in held.values() if other.model_digest != model.model_digest}
+        """Sign the proof of the whole run, with all its models: the last branch off the trunk is its submission."""
+        known = {other.model_digest: other for other in held.values()}
+        *earlier, last = sorted((known | {model.model_digest: model}).values(), key=_branch_of)
         signer = self.session.signer
         if signer is None:
             raise ChainError("a proof is signed by its trainer: name an account")
         seal(
             self.kept.proof,
-            model,
-            self._blob(model),
+            last,
+            self._blob(last),
             lambda unsigned: sign_proof(unsigned, signer),
-            earlier=((other, self._blob(other)) for other in sorted(others.values(), key=_branch_of)),
+            earlier=((other, self._blob(other)) for other in earlier),
             theta_ref=self._reference,
         )
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +16,7 @@ from chain.errors import ChainError
 from challenge.arena.beacons import WaitOption
 from challenge.arena.run import FolderArgument, open_run
 from challenge.arena.runfolder import RunFolder
-from challenge.arena.session import Session, TaskArgument, command
+from challenge.arena.session import NotYet, Session, TaskArgument, command
 from challenge.arena.task import StoreOption
 from pol.store import open_store
 
@@ -56,11 +61,30 @@ def commit(
     from challenge.arena.models import Models
 
     kept, blobs = open_run(session, folder), open_store(store)
-    model, round_ = Models(session, kept, blobs).next(wait, unmarked)
-    if round_ is None:
-        round_ = _promise(session, kept, model)
+    with alone(kept.path):
+        model, round_ = Models(session, kept, blobs).next(wait, unmarked)
+        if round_ is None:
+            round_ = _promise(session, kept, model)
     order = session.client.arena.submission(kept.task, session.me, round_).order
     return {"task": kept.task, "run": kept.number, "round": round_, "order": order, "model": model.model_cid}
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Within the block no other process submits from this run's folder; :class:`NotYet` while one does.
+
+    While a model is made, others may act for the account. What is sealed must know all that was promised, and a proof
+    is sealed once.
+    """
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise NotYet(f"{folder}: another `arena submit commit` is at work here: wait until it has ended") from error
+        yield
+    finally:
+        os.close(file)
 
 
 def _promise(session: Session, kept: RunFolder, model: Submission) -> int:
@@ -74,6 +98,7 @@ def _promise(session: Session, kept: RunFolder, model: Submission) -> int:
     }  # fmt: skip
     arena.commit_submission(
         kept.number,
+        round_=round_,
         branch=model.reference_segment,
         model_digest=model.model_digest,
         model_cid=model.model_cid,

@@ -112,6 +112,7 @@ def mark_and_commit(setting: Setting, entry: Entry, proof: Proof) -> Submitted:
     salt, round_ = new_salt(), client.arena.current_round(setting.task_id)
     client.arena.commit_submission(
         entry.run_id,
+        round_=round_,
         branch=submission.reference_segment,
         model_digest=submission.model_digest,
         model_cid=submission.model_cid,

@@ -209,6 +209,7 @@ class Task:
         proof.round = client.arena.current_round(self.id)
         client.arena.commit_submission(
             proof.run_id,
+            round_=proof.round,
             branch=proof.branch,
             model_digest=proof.model_digest,
             model_cid=proof.model_cid,

@@ -251,6 +251,16 @@ class TestSubmission:
         with pytest.raises(ChainError, match="round 1 ended"):
             running.commit(alice, proof)
 
+    def test_a_promise_for_another_round_is_not_sent(self, running):
+        """The salt is filed under the round: it could never be shown."""
+        alice, proof = running.alice, running.submit(running.alice)
+        running.to_round_end(1)
+        promise = {"branch": proof.branch, "model_digest": proof.model_digest, "model_cid": proof.model_cid}
+        with pytest.raises(ChainError, match="round 1 is not on any more: submit again, in round 2"):
+            alice.arena.commit_submission(proof.run_id, round_=1, salt=proof.salt, **promise)
+        assert not running.reader.arena.submission(running.id, alice.address, 2).committed
+        alice.arena.commit_submission(proof.run_id, round_=2, salt=proof.salt, **promise)
+
     def test_the_reveal_window_is_exact(self, running):
         alice, bob = running.alice, running.bob
         proofs = {alice: running.submit(alice), bob: running.submit(bob)}

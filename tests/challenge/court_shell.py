@@ -130,7 +130,7 @@ class Courtroom(Shell):
         self.chain.mine(3)
         arena.latch_mark(run)
         model = {"branch": 2, "model_digest": digest("model"), "model_cid": "bafy-none", "salt": digest("salt")}
-        arena.commit_submission(run, **model)
+        arena.commit_submission(run, round_=1, **model)
         return lambda: arena.reveal_submission(1, 1, **model)
 
     def broken_segments(self):

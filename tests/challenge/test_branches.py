@@ -15,10 +15,12 @@ import pytest
 from chain.anchoring import SubmittedModel
 from chain.types import Beacon
 from challenge.arena.models import Models
+from challenge.arena.session import NotYet
+from challenge.arena.submit import alone
 from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome
 from challenge.verify import verify
-from pol import Submission, recorded, seal
+from pol import Proof, Submission, recorded, seal
 from pol.cid import cid_of
 from pol.data import Dataset
 from pol.errors import SpecError
@@ -71,6 +73,7 @@ class Desk:
         self.shown, self.mark = shown, Beacon(7, bytes(range(32)))
         self.client = SimpleNamespace(arena=self)
         self.promises = SimpleNamespace(lent=nullcontext)
+        self.web3, self.now, self.signer = SimpleNamespace(eth=self), 150, object()
 
     def run(self, _: int) -> Any:
         digest = b"\1" * 32 if self.shown or self.anchored else bytes(32)
@@ -85,16 +88,22 @@ class Desk:
     def task_config(self, _: int) -> Any:
         return SimpleNamespace(clock=SimpleNamespace(rounds=3))
 
+    def round_times(self, _: int, round_: int) -> Any:
+        return SimpleNamespace(scores_from=100 * round_ + 10)
 
-def next_model(
-    dataset: Dataset, folder: Path, parameters: MarkParameters, monkeypatch: pytest.MonkeyPatch, *, unmarked: bool
-) -> Callable[[Desk], Submission]:
-    """What the trainer of a run of four segments, still in its journal, submits next; it keeps states 1 and 3."""
+    def get_block(self, _: str) -> Any:
+        return {"timestamp": self.now}
+
+
+def models_of(
+    dataset: Dataset, folder: Path, parameters: MarkParameters, monkeypatch: pytest.MonkeyPatch, **config: float
+) -> Callable[[Desk], Models]:
+    """The models of a run of four segments, still in its journal; it keeps states 1 and 3."""
     monkeypatch.setenv("AIARENA_KEY_PASSPHRASE", "a passphrase of the tests")
     monkeypatch.setattr("challenge.arena.models.read_run", lambda client, number: client.arena.run(number))
     key = WatermarkKey(b"the owner's secret, 32 bytes ...", parameters.leaf_count)
     key.save(folder / "watermark.key")
-    spec = small_spec(dataset, width=256, batch_norm=False)
+    spec = small_spec(dataset, width=256, batch_norm=False, **config)
     spec = replace(spec, watermark=WatermarkPromise(key_root=key.root, parameters=parameters.to_json()))
     record(spec, dataset, folder / "proof")
     (folder / "proof" / JOURNAL).touch()
@@ -103,7 +112,32 @@ def next_model(
         models=LocalStore(folder / "models", suffix=".safetensors"),
     )  # fmt: skip
     store = LocalStore(folder / "store")
-    return lambda desk: Models(desk, kept, store).next(0, unmarked)[0]  # type: ignore[arg-type]
+    return lambda desk: Models(desk, kept, store)  # type: ignore[arg-type]
+
+
+def next_model(
+    dataset: Dataset, folder: Path, parameters: MarkParameters, monkeypatch: pytest.MonkeyPatch, *, unmarked: bool
+) -> Callable[[Desk], Submission]:
+    """What the trainer of such a run submits next."""
+    models = models_of(dataset, folder, parameters, monkeypatch)
+    return lambda desk: models(desk).next(0, unmarked)[0]
+
+
+def in_round_1(model: Tensors, segment: int) -> SubmittedModel:
+    """The model as it was shown in the first round."""
+    mark, _ = submitted(model, segment)
+    return SubmittedModel(
+        round=1, order=1, commitment=bytes(32), struck=False, branch=segment, model_digest=mark.model_digest,
+        model_cid=mark.model_cid,
+    )  # fmt: skip
+
+
+def ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run reached its end; its models are there, and it can be sealed."""
+    (folder / "proof" / JOURNAL).unlink()
+    for segment in (1, 3):
+        LocalStore(folder / "models", suffix=".safetensors").put(to_safetensors(trunk(folder / "proof", segment)))
+    monkeypatch.setattr("challenge.arena.models.sign_proof", lambda proof, signer: bytes(65))
 
 
 @pytest.mark.parametrize("unmarked", [False, True])
@@ -126,13 +160,46 @@ def test_no_model_is_marked_where_an_earlier_one_was_not(
 ) -> None:
     """The trainer's own claim is tried on all of them."""
     submit = next_model(train_set, tmp_path, LIGHT, monkeypatch, unmarked=unmarked)
-    first, _ = submitted(trunk(tmp_path / "proof", 1), 1)
-    shown = SubmittedModel(
-        round=1, order=1, commitment=bytes(32), struck=False, branch=1, model_digest=first.model_digest,
-        model_cid=first.model_cid,
-    )  # fmt: skip
+    shown = in_round_1(trunk(tmp_path / "proof", 1), 1)
     if unmarked:
         assert submit(Desk((shown,))).reference_segment == 3
     else:
         with pytest.raises(SpecError, match="all models of a run have its mark"):
             submit(Desk((shown,)))
+
+
+def test_a_model_that_was_shown_is_sealed_where_it_was_shown(
+    train_set: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trunk stands still, and a later branch has the same model: the chain holds the first."""
+    models = models_of(train_set, tmp_path, LIGHT, monkeypatch, learning_rate=2.0**-40, weight_decay=0.0)
+    monkeypatch.setattr("challenge.arena.models.Models._trunk", lambda self, proof, segment: trunk(self.kept.proof, 1))
+    ended(tmp_path, monkeypatch)
+    shown = in_round_1(trunk(tmp_path / "proof", 1), 1)
+    model, before = models(Desk((shown,))).next(0, unmarked=True)
+    assert (model.reference_segment, before) == (1, 1)
+    sealed = Proof.read(tmp_path / "proof").submissions
+    assert [(mark.reference_segment, mark.model_digest) for mark in sealed] == [(1, shown.model_digest)]
+
+
+@pytest.mark.parametrize(("now", "before"), [(105, 1), (150, None)])
+def test_a_promise_that_was_not_shown_in_its_time_is_made_again(
+    train_set: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: int, before: int | None
+) -> None:
+    models = models_of(train_set, tmp_path, LIGHT, monkeypatch)
+    ended(tmp_path, monkeypatch)
+    mark, _ = submitted(trunk(tmp_path / "proof", 3), 3)
+    promise = {"model_digest": mark.model_digest.hex(), "branch": 3, "model_cid": mark.model_cid}
+    monkeypatch.setattr("challenge.arena.models.promised", lambda *_: (promise, bytes(32)))
+    desk = Desk((replace(in_round_1(trunk(tmp_path / "proof", 3), 3), branch=None, model_digest=None, model_cid=None),))
+    desk.now = now
+    model, found = models(desk).next(0, unmarked=True)
+    assert (model.reference_segment, found) == (3, before)
+
+
+def test_one_command_at_a_time_submits_from_a_folder(tmp_path: Path) -> None:
+    """While one makes its model, another would seal a proof that does not have it."""
+    with alone(tmp_path), pytest.raises(NotYet, match="another `arena submit commit`"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass

@@ -7,9 +7,11 @@ another model as Alice's committed one.
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from chain.anchoring import read_run
 from challenge import verify as engine
 from challenge.claims import TiedClaim, read_claim
 from challenge.demo.story import Story
@@ -100,3 +102,16 @@ def test_a_model_that_was_not_committed_is_not_looked_at(story: Story, alices: T
 
 def test_without_a_claim_of_the_trainers_own_time_decides(story: Story, alices: TiedClaim) -> None:
     assert codes(judged(story, [], alices)) == {ExitCode.WATERMARK}
+
+
+def test_a_claim_brings_the_first_model_of_its_run(story: Story, alices: TiedClaim, monkeypatch) -> None:
+    """It lies nearest to theta_ref, by which the mark is read; of a later one a thief might say that it has none."""
+    client = story.setting.clients["vera"]
+    (first,) = read_run(client, story.submissions["alice"].entry.run_id).submissions
+    (other,) = read_run(client, story.submissions["mallory"].entry.run_id).submissions
+    assert first.branch is not None
+    later = replace(other, branch=first.branch + 1)
+    for shown in ([first, later], [later, first]):
+        monkeypatch.setattr("challenge.dispute.read_run", lambda *_, shown=shown: SimpleNamespace(submissions=shown))
+        model = with_model(alices, client, story.setting.store).model
+        assert model is not None and tensors_digest(model) == first.model_digest

@@ -282,12 +282,34 @@ def test_a_declared_stop_is_part_of_the_proof(tmp_path: Path, train_set: Dataset
     assert proof.steps == proof.segment_count * 10 == proof.segments[-1].end_step == proof.states[-1].step
 
 
-def test_a_stop_interrupted_before_its_receipt_is_declared_again(tmp_path: Path, train_set: Dataset, task_spec) -> None:
+def test_a_stop_is_declared_when_the_account_is_free_again(
+    tmp_path: Path, train_set: Dataset, task_spec, monkeypatch
+) -> None:
+    """Another process submits a model meanwhile."""
+    monkeypatch.setattr("pol.anchorer.FIRST_RETRY_SECONDS", 0.01)
+    chain, refusals = Chain(), iter([Unreachable("busy"), Unreachable("busy")])
+    declare = chain.stop
+
+    def busy(segments: int) -> Stop:
+        if refusal := next(refusals, None):
+            raise refusal
+        return declare(segments)
+
+    chain.stop = busy  # type: ignore[method-assign]
+    with Recorder(task_spec, tmp_path / "proof", seed_source=BEACON, anchorer=chain) as recorder:
+        train(recorder, train_set, lambda step, _: recorder.stop() if step == 15 else None)
+    assert Proof.read(tmp_path / "proof").stopped == chain.stopped is not None
+
+
+def test_a_stop_interrupted_before_its_receipt_is_declared_again(
+    tmp_path: Path, train_set: Dataset, task_spec, monkeypatch
+) -> None:
+    monkeypatch.setattr("pol.anchorer.FIRST_RETRY_SECONDS", 0.01)
     chain = Chain()
     chain.stop = lambda segments: (_ for _ in ()).throw(Unreachable("no answer"))  # type: ignore[method-assign]
 
     def run() -> None:
-        with Recorder(task_spec, tmp_path / "proof", seed_source=BEACON, anchorer=chain) as recorder:
+        with Recorder(task_spec, tmp_path / "proof", seed_source=BEACON, anchorer=chain, patience=1) as recorder:
             train(recorder, train_set, lambda step, _: recorder.stop() if step == 15 else None)
 
     with pytest.raises(Unreachable):
