@@ -7,11 +7,14 @@ from pathlib import Path
 
 import torch
 
-from pol import Recorder, SeedSource, TrainingSpec
+from pol import Recorder, SeedSource, Submission, TrainingSpec, recorded
+from pol.cid import cid_of
 from pol.data import Dataset
 from pol.machine import this_machine
 from pol.program import config_from, program_digest
-from pol.state import TrainingState
+from pol.proof import states_of
+from pol.state import Tensors, TrainingState, from_safetensors, model_tensors, to_safetensors
+from pol.tensors import tensors_digest
 
 PROGRAM = "pol.programs.classifier:ImageClassifier"
 SEED = bytes(range(32))
@@ -50,3 +53,21 @@ def record(spec: TrainingSpec, dataset: Dataset, out: Path, cheat: Cheat | None 
             if cheat:
                 cheat(step, state, batch)
             recorder.step(recorder.program.train_step(state, (batch[0], batch[1])))
+
+
+def trunk_model(folder: Path, segment: int) -> Tensors:
+    """The trunk's model after a segment, whose state is kept."""
+    proof = recorded(folder)
+    kept = proof.stored_at(proof.spec.bounds(segment)[1])
+    return model_tensors(from_safetensors(states_of(folder).get(kept.cid), where="test"))
+
+
+def submitted(model: Tensors, segment: int) -> tuple[Submission, bytes]:
+    """The model as it is submitted after a segment, and its bytes."""
+    blob = to_safetensors(model)
+    return Submission(model_digest=tensors_digest(model), model_cid=cid_of(blob), reference_segment=segment), blob
+
+
+def branch(folder: Path, segment: int) -> tuple[Submission, bytes]:
+    """The trunk's own model, submitted unmarked."""
+    return submitted(trunk_model(folder, segment), segment)

@@ -119,6 +119,9 @@ class Shell:
         return path
 
 
-def task_text(start):
-    """The example's task, starting then."""
-    return re.sub(r"^start = .*$", f"start = {start}", (EXAMPLES / "task.toml").read_text(), flags=re.MULTILINE)
+def task_text(start, **terms):
+    """The example's task, starting then, with these terms instead of its own."""
+    text = (EXAMPLES / "task.toml").read_text()
+    for name, value in {"start": start, **terms}.items():
+        text = re.sub(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
+    return text

@@ -1,7 +1,6 @@
 """A task in its challenging phase, brought there by commands: an honest trainer, a cheat, one whose segments do not
 join, and three validators. All cases are then typed."""
 
-import re
 import shutil
 
 import torch
@@ -43,11 +42,8 @@ class Courtroom(Shell):
         return super().__call__(who, *(words[1:] if words[0] == "arena" else words), code=code)
 
     def task_file(self, start):
-        text = task_text(start)
-        for name, value in TERMS.items():
-            text = re.sub(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
         path = self.folder / "task.toml"
-        path.write_text(text)
+        path.write_text(task_text(start, **TERMS))
         return path
 
     @property

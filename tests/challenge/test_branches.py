@@ -20,32 +20,18 @@ from challenge.arena.submit import alone
 from challenge.segments import Policy
 from challenge.verdict import ExitCode, Outcome
 from challenge.verify import verify
-from pol import Proof, Submission, recorded, seal
-from pol.cid import cid_of
+from pol import Proof, Submission, seal
 from pol.data import Dataset
 from pol.errors import SpecError
 from pol.journal import JOURNAL
-from pol.proof import states_of
 from pol.spec import WatermarkPromise
-from pol.state import Tensors, from_safetensors, model_tensors, to_safetensors
+from pol.state import Tensors, to_safetensors
 from pol.store import LocalStore
-from pol.tensors import tensors_digest
-from tests.runs import record, small_spec
+from tests.runs import record, small_spec, submitted, trunk_model
 from watermark import MarkParameters, WatermarkKey, mlp_mark
 
 LIGHT = mlp_mark("layers.1.weight", groups=4, rows=16, leaves=16, margin=0.5)
 HEAVY = mlp_mark("layers.1.weight", groups=16, rows=16, leaves=16, margin=3.0)
-
-
-def trunk(folder: Path, segment: int) -> Tensors:
-    proof = recorded(folder)
-    kept = proof.stored_at(proof.spec.bounds(segment)[1])
-    return model_tensors(from_safetensors(states_of(folder).get(kept.cid), where="test"))
-
-
-def submitted(model: Tensors, segment: int) -> tuple[Submission, bytes]:
-    blob = to_safetensors(model)
-    return Submission(model_digest=tensors_digest(model), model_cid=cid_of(blob), reference_segment=segment), blob
 
 
 def noisy(model: Tensors) -> Tensors:
@@ -59,7 +45,7 @@ def test_an_earlier_model_is_a_branch_like_the_last(
     honest_run: Path, tmp_path: Path, first: Callable[[Tensors], Tensors], outcome: Outcome
 ) -> None:
     folder = Path(shutil.copytree(honest_run, tmp_path / "proof"))
-    seal(folder, *submitted(trunk(folder, 3), 3), None, earlier=[submitted(first(trunk(folder, 1)), 1)])
+    seal(folder, *submitted(trunk_model(folder, 3), 3), None, earlier=[submitted(first(trunk_model(folder, 1)), 1)])
     verdict = verify(folder, Policy(segments=1))
     assert verdict.outcome is outcome and {1, 3} <= set(verdict.segments), "what a model comes from is replayed"
     assert {finding.code for finding in verdict.findings} <= {ExitCode.REPLAY_MISMATCH}
@@ -136,7 +122,7 @@ def ended(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The run reached its end; its models are there, and it can be sealed."""
     (folder / "proof" / JOURNAL).unlink()
     for segment in (1, 3):
-        LocalStore(folder / "models", suffix=".safetensors").put(to_safetensors(trunk(folder / "proof", segment)))
+        LocalStore(folder / "models", suffix=".safetensors").put(to_safetensors(trunk_model(folder / "proof", segment)))
     monkeypatch.setattr("challenge.arena.models.sign_proof", lambda proof, signer: bytes(65))
 
 
@@ -160,7 +146,7 @@ def test_no_model_is_marked_where_an_earlier_one_was_not(
 ) -> None:
     """The trainer's own claim is tried on all of them."""
     submit = next_model(train_set, tmp_path, LIGHT, monkeypatch, unmarked=unmarked)
-    shown = in_round_1(trunk(tmp_path / "proof", 1), 1)
+    shown = in_round_1(trunk_model(tmp_path / "proof", 1), 1)
     if unmarked:
         assert submit(Desk((shown,))).reference_segment == 3
     else:
@@ -173,9 +159,11 @@ def test_a_model_that_was_shown_is_sealed_where_it_was_shown(
 ) -> None:
     """The trunk stands still, and a later branch has the same model: the chain holds the first."""
     models = models_of(train_set, tmp_path, LIGHT, monkeypatch, learning_rate=2.0**-40, weight_decay=0.0)
-    monkeypatch.setattr("challenge.arena.models.Models._trunk", lambda self, proof, segment: trunk(self.kept.proof, 1))
+    monkeypatch.setattr(
+        "challenge.arena.models.Models._trunk", lambda self, proof, segment: trunk_model(self.kept.proof, 1)
+    )
     ended(tmp_path, monkeypatch)
-    shown = in_round_1(trunk(tmp_path / "proof", 1), 1)
+    shown = in_round_1(trunk_model(tmp_path / "proof", 1), 1)
     model, before = models(Desk((shown,))).next(0, unmarked=True)
     assert (model.reference_segment, before) == (1, 1)
     sealed = Proof.read(tmp_path / "proof").submissions
@@ -188,10 +176,12 @@ def test_a_promise_that_was_not_shown_in_its_time_is_made_again(
 ) -> None:
     models = models_of(train_set, tmp_path, LIGHT, monkeypatch)
     ended(tmp_path, monkeypatch)
-    mark, _ = submitted(trunk(tmp_path / "proof", 3), 3)
+    mark, _ = submitted(trunk_model(tmp_path / "proof", 3), 3)
     promise = {"model_digest": mark.model_digest.hex(), "branch": 3, "model_cid": mark.model_cid}
     monkeypatch.setattr("challenge.arena.models.promised", lambda *_: (promise, bytes(32)))
-    desk = Desk((replace(in_round_1(trunk(tmp_path / "proof", 3), 3), branch=None, model_digest=None, model_cid=None),))
+    desk = Desk(
+        (replace(in_round_1(trunk_model(tmp_path / "proof", 3), 3), branch=None, model_digest=None, model_cid=None),)
+    )
     desk.now = now
     model, found = models(desk).next(0, unmarked=True)
     assert (model.reference_segment, found) == (3, before)

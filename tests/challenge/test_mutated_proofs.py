@@ -20,16 +20,12 @@ from challenge import verify as engine
 from challenge.segments import Policy
 from challenge.signing import sign_proof
 from challenge.verdict import ExitCode
-from pol import Proof, Recorder, SeedSource, Submission, seal
-from pol.cid import cid_of
+from pol import Recorder, SeedSource, seal
 from pol.data import Dataset
 from pol.opening import open_segments
-from pol.proof import states_of
 from pol.spec import TaskRef
-from pol.state import from_safetensors, model_tensors, to_safetensors
-from pol.tensors import tensors_digest
 from tests.challenge.mutators import MUTATORS, Files
-from tests.runs import SEED, small_spec
+from tests.runs import SEED, branch, small_spec
 
 SECONDS_A_PROOF = 20
 MEMORY_BYTES = 512 * 2**20
@@ -59,15 +55,6 @@ def signed(tmp_path_factory: pytest.TempPathFactory, train_set: Dataset) -> Path
     seal(folder, *last, lambda proof: sign_proof(proof, account), earlier=[first])
     open_segments(folder, [1])
     return folder
-
-
-def branch(folder: Path, segment: int) -> tuple[Submission, bytes]:
-    """The trunk's model after a segment, as it is submitted."""
-    proof = Proof.read(folder)
-    kept = proof.stored_at(proof.spec.bounds(segment)[1])
-    model = model_tensors(from_safetensors(states_of(folder).get(kept.cid), where="test"))
-    blob = to_safetensors(model)
-    return Submission(model_digest=tensors_digest(model), model_cid=cid_of(blob), reference_segment=segment), blob
 
 
 def read(folder: Path) -> Files:

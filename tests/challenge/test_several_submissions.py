@@ -1,6 +1,5 @@
 """A run that submits in every round while it trains: by commands, on a chain, and what its one proof must show."""
 
-import re
 import shutil
 import time
 from dataclasses import replace
@@ -54,11 +53,8 @@ class Rounds(Shell):
         return self.folder / f"run-{who}"
 
     def task_file(self, start):
-        text = task_text(start)
-        for name, value in TERMS.items():
-            text = re.sub(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
         path = self.folder / "task.toml"
-        path.write_text(text)
+        path.write_text(task_text(start, **TERMS))
         return path
 
     def begin(self):

@@ -11,26 +11,14 @@ from typing import Any
 
 import pytest
 
-from pol import Proof, Recorder, SeedSource, Submission, recorded, seal
-from pol.cid import cid_of
+from pol import Proof, Recorder, SeedSource, recorded, seal
 from pol.data import Dataset
 from pol.encoding import canonical_json
 from pol.errors import CannotRun, ProofError, RecordingError
 from pol.proof import MANIFEST, states_of
 from pol.spec import WatermarkPromise
-from pol.state import from_safetensors, model_tensors, to_safetensors
 from pol.submission import MAX_EARLIER
-from pol.tensors import tensors_digest
-from tests.runs import SEED, record, small_spec
-
-
-def branch(folder: Path, segment: int) -> tuple[Submission, bytes]:
-    """The trunk's model after a segment, as it is submitted."""
-    proof = Proof.read(folder)
-    stored = proof.stored_at(proof.spec.bounds(segment)[1])
-    model = model_tensors(from_safetensors(states_of(folder).get(stored.cid), where="test"))
-    blob = to_safetensors(model)
-    return Submission(model_digest=tensors_digest(model), model_cid=cid_of(blob), reference_segment=segment), blob
+from tests.runs import SEED, branch, record, small_spec
 
 
 @pytest.fixture
