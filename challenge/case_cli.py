@@ -71,8 +71,9 @@ def open_case(
 ) -> dict[str, Any]:
     """Challenge a submission: pay the bond, seal the charge, show it, and draw the segments that must be opened.
 
-    The segments that a verdict found wrong are named. A proof that verifies is not challenged. Without proof and
-    verdict the case rests on what is drawn. If all that was found is the mark of your claim, its leaves are opened too.
+    The segments that a verdict found wrong are named, or else the one that the model comes from. A proof that verifies
+    is not challenged. Without proof and verdict the case rests on that segment and those that are drawn. If all that was
+    found is the mark of your claim, its leaves are opened too.
 
     Example:
 
@@ -88,7 +89,7 @@ def open_case(
         policy = _policy(data, trust_program)
         blobs = open_store(store) if store else None
         found = charges.suspicion(session, task, trainer, proof, verdict, claims, policy, blobs)
-        named = [int(part) for part in name.split(",")] if name else list(found.segments)
+        named = [int(part) for part in name.split(",")] if name else []
         charge = charges.charge(session, task, trainer, number, found, named, claims)
         say_charged(session, task, charge)
         case = charges.seal(session, task, charge, len(earlier))

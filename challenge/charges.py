@@ -116,12 +116,14 @@ def charge(
 ) -> Charge:
     """The charge: of a watermark if the claim is the account's own and all there is, else that it does not replay.
 
-    Of the segments to be ``named`` it has those that were anchored, as many as the task allows. Raises
-    :class:`ChainError` for a claim without a run.
+    Without segments to be ``named`` it names those that were found wrong, or else the one that the accused model leaves
+    the trunk after, where a stolen model would have come in. It has those that were anchored, as many as the task
+    allows. Raises :class:`ChainError` for a claim without a run.
     """
     client = session.client
     most = client.arena.task_config(task).court.named
-    anchored = client.arena.run(client.arena.submission(task, trainer, round_).run_id).anchored
+    accused = client.arena.submission(task, trainer, round_)
+    anchored = client.arena.run(accused.run_id).anchored
     own = [tied for tied in claims if "0x" + tied.spec.trainer.hex() == session.me.lower()]
     marked = bool(own) and (found.marked or not any(found.digest))
     run = claimed_run(own[0], task, client) if marked else None
@@ -129,13 +131,14 @@ def charge(
         raise ChainError(
             "you registered no run of this task with the claim's key and spec: it cannot accuse anybody here"
         )
+    telling = named or list(found.segments) or ([] if marked else [accused.branch])
     return Charge(
         trainer=trainer,
         round=round_,
         ground=Ground.WATERMARK if marked else Ground.REPLAY,
         claim=run or 0,
         evidence_digest=found.digest,
-        named=tuple(dict.fromkeys(segment for segment in named if segment < anchored))[:most],
+        named=tuple(dict.fromkeys(segment for segment in telling if segment < anchored))[:most],
     )
 
 

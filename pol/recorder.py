@@ -60,7 +60,7 @@ KERNELS_DOUBTED = (
     ". If it does, the compiled kernels of pol.exact compute this model wrongly here: please report it, and train "
     "without them (XDG_CACHE_HOME=/dev/null)"
 )
-"""The loop's first steps must be the program's: the second shows what the first left behind."""
+"""The loop's first steps (also after an interruption) must be the program's: the second shows what the first left."""
 
 
 class Recorder:
@@ -121,7 +121,7 @@ class Recorder:
         self._optimizer_steps = 0
         self._state: TrainingState | None = None
         self._twin: TrainingState | None = None
-        self._first_digests: list[bytes] = []
+        self._first_digests: dict[int, bytes] = {}
         self._samples: Samples | None = None
 
     def __enter__(self) -> Recorder:
@@ -236,8 +236,9 @@ class Recorder:
         if state.scaler is None and self._optimizer_steps != state.step + 1:
             raise RecordingError(f"step {state.step}: the optimizer has stepped {self._optimizer_steps} times in all")
         state.step += 1
-        if state.step <= len(self._first_digests):
-            self._compare_first_step(state)
+        promised = self._first_digests.pop(state.step, None)
+        if promised is not None:
+            self._compare_first_step(state, promised)
         if state.step % self.spec.segment_length == 0 or state.step == self.spec.steps:
             self._close_segment(state)
 
@@ -347,7 +348,7 @@ class Recorder:
             if world_size() > 1:
                 tensors = from_safetensors(shared(to_safetensors(tensors)), where="rank 0's state")
             state.restore(tensors, layout=tensors, seed=self.seed, step=step)
-            self._optimizer_steps, self._twin = step, None
+            self._optimizer_steps = step
         stopped = progress is not None and progress.stopped is not None
         self._stopping |= shared(bytes([stopped])) == b"\1"
         if progress is None:
@@ -383,24 +384,30 @@ class Recorder:
     # The first steps
 
     def _take_first_steps(self, samples: Samples) -> None:
-        """What the program makes of the first steps, as digests: the loop must do the same.
+        """What the program makes of the first steps from here, as digests: the loop must do the same.
 
         Replay would reject everything else later, at the worst time. The program goes first, while the loop's
-        optimizer has no state yet, and its state is gone before the loop begins: two whole ones are never held. It goes
+        optimizer has no state yet (or a resumed one), and its state is gone before the loop begins. It goes
         without the kernels of exact numerics, which so prove themselves on this model's shapes before training begins.
         """
-        twin, self._twin = self._twin, None
-        for step in range(min(COMPARED_STEPS, self.spec.steps) if twin else 0):
-            assert twin is not None
+        state, twin, self._twin = self._attached(), self._twin, None
+        if twin is None or self.ended:
+            return
+        if state.step:
+            resumed = state.view(self.seed)
+            if tensors_digest(resumed) != self._start_digest:
+                raise RecordingError("batches: the state is not the resumed one: leave it as attach brought it back")
+            twin.restore(resumed, layout=resumed, seed=self.seed, step=state.step)
+        for step in range(state.step, min(state.step + COMPARED_STEPS, self.spec.steps)):
             twin.optimizer.zero_grad(set_to_none=True)  # a replay that begins here has no gradients left over either
             twin.key_generators(self.seed)
             with alone(), KERNELS.using(None):
                 self.program.train_step(twin, samples.batch(self.order.batch(step)))
             twin.step += 1
-            self._first_digests.append(tensors_digest(twin.view(self.seed)))
+            self._first_digests[twin.step] = tensors_digest(twin.view(self.seed))
 
-    def _compare_first_step(self, state: TrainingState) -> None:
-        if tensors_digest(state.view(self.seed)) != self._first_digests[state.step - 1]:
+    def _compare_first_step(self, state: TrainingState, promised: bytes) -> None:
+        if tensors_digest(state.view(self.seed)) != promised:
             raise RecordingError(
                 f"step {state.step - 1}: the loop computed something else than {self.spec.program}.train_step; "
                 "call it in the loop, or train with a program that does what the loop does"

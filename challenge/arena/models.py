@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from chain.anchoring import read_run
+from chain.anchoring import SubmittedModel, read_run
 from chain.errors import ChainError
 from chain.types import Beacon
 from challenge.arena.beacons import latched
@@ -67,14 +68,24 @@ class Models:
         for held in run.submissions:
             branch, digest, cid = held.branch, held.model_digest, held.model_cid
             if digest is None and self._can_be_shown(held.round):
-                known = promised(self.session, self.kept.task, held.round, held.commitment)
-                if known is not None:
-                    promise, _ = known
+                promise = self._promise(held)
+                if promise is not None:
                     digest = bytes.fromhex(promise["model_digest"])
                     branch, cid = promise["branch"], promise["model_cid"]
             if branch is not None and digest is not None and cid is not None:
                 found[held.round] = self._submission(branch, digest, cid, run.mark)
         return found
+
+    def _promised_elsewhere(self) -> int | None:
+        """A round whose model may still be shown, and is not known here."""
+        hidden = [held for held in read_run(self.session.client, self.kept.number).submissions if not held.model_digest]
+        rounds = (held.round for held in hidden if self._can_be_shown(held.round) and self._promise(held) is None)
+        return next(rounds, None)
+
+    def _promise(self, held: SubmittedModel) -> Any:
+        """What the round's model is, by this machine's journal; ``None``: it was promised on another."""
+        known = promised(self.session, self.kept.task, held.round, held.commitment)
+        return known and known[0]
 
     def _can_be_shown(self, round_: int) -> bool:
         """Whether what was promised in the round may still be revealed."""
@@ -137,7 +148,16 @@ class Models:
         return mark_run(kept.proof, segment, WatermarkKey.load(kept.key), beta, dataset=data)
 
     def _seal(self, model: Submission, held: dict[int, Submission]) -> None:
-        """Sign the proof of the whole run, with all its models: the last branch off the trunk is its submission."""
+        """Sign the proof of the whole run, with all its models: the last branch off the trunk is its submission.
+
+        Raises :class:`NotYet` while another model of the run may still be shown, which only another machine knows.
+        """
+        elsewhere = self._promised_elsewhere()
+        if elsewhere is not None:
+            raise NotYet(
+                f"what round {elsewhere} was promised is in another machine's journal, and the proof must have it: "
+                "go on there, or repeat this once it is shown"
+            )
         known = {other.model_digest: other for other in held.values()}
         *earlier, last = sorted((known | {model.model_digest: model}).values(), key=_branch_of)
         signer = self.session.signer

@@ -187,6 +187,27 @@ def test_a_promise_that_was_not_shown_in_its_time_is_made_again(
     assert (model.reference_segment, found) == (3, before)
 
 
+@pytest.mark.parametrize("now", [105, 150])
+def test_nothing_is_sealed_while_another_machines_promise_may_be_shown(
+    train_set: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: int
+) -> None:
+    """A proof without a model that is shown later loses every case."""
+    models = models_of(train_set, tmp_path, LIGHT, monkeypatch)
+    ended(tmp_path, monkeypatch)
+    monkeypatch.setattr("challenge.arena.models.promised", lambda *_: None)
+    shown = in_round_1(trunk_model(tmp_path / "proof", 1), 1)
+    desk = Desk((replace(shown, branch=None, model_digest=None, model_cid=None),))
+    desk.now = now
+    if now == 105:
+        with pytest.raises(NotYet, match="in another machine's journal"):
+            models(desk).next(0, unmarked=True)
+        desk.shown = (shown,)  # there, in its time
+    model, _ = models(desk).next(0, unmarked=True)
+    assert model.reference_segment == 3
+    earlier = [mark.reference_segment for mark in Proof.read(tmp_path / "proof").earlier]
+    assert earlier == [1] * (now == 105)
+
+
 def test_one_command_at_a_time_submits_from_a_folder(tmp_path: Path) -> None:
     """While one makes its model, another would seal a proof that does not have it."""
     with alone(tmp_path), pytest.raises(NotYet, match="another `arena submit commit`"), alone(tmp_path):

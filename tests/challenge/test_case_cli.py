@@ -107,8 +107,10 @@ def test_who_does_not_answer_is_convicted_and_who_answers_is_not(tmp_path, monke
     for trainer, proof in zip(trainers, proofs, strict=True):
         task.reveal(trainer, proof)
     task.to_challenging()
-    honest, silent = (open_case(room, VERA, who, "--name", "3") for who in (ALICE, MALLORY))
-    assert room(None, "status", silent)["segments"].startswith("3,")
+    honest, silent = (open_case(room, VERA, who) for who in (ALICE, MALLORY))
+    comes_from = world.reader.arena.submission(1, address(MALLORY), 1).branch
+    assert challenges.case(silent).charge.named == (comes_from,), "where a stolen model would have come in"
+    assert room(None, "status", silent)["segments"].startswith(f"{comes_from},")
     trainers[0].challenges.respond(honest, [proofs[0].open(k) for k in challenges.segments_to_open(honest)], "bafy")
     assert room(MALLORY, "settle", silent, code=3)["exit_code"] == 3
     room.to(max(challenges.case(honest).reveal_by, challenges.case(silent).deadline))
@@ -149,7 +151,7 @@ def test_an_honest_trainer_is_not_challenged_by_a_proof_and_not_convicted_withou
     vote_all(room, case, "reject")
     assert settle(room, case)["verdict"] == "rejected"
     challenges = room.client.challenges
-    assert challenges.credit(address(ALICE)) == tokens(10)
+    assert challenges.credit(address(ALICE)) == tokens(15), "for the segment her model comes from, and two drawn"
     assert challenges.credit(address(VERA)) == 0
     assert "is settled: rejected" in room(VICTOR, "vote", case, "--store", room.store, code=1)["error"]
 

@@ -72,6 +72,34 @@ def test_it_goes_on_from_the_latest_kept_state(tmp_path: Path, train_set: Datase
     assert steps == list(range(20, 40))
 
 
+def test_a_resumed_loop_that_does_something_else_is_told_at_once(tmp_path: Path, train_set: Dataset) -> None:
+    """Its code, or what compiles its kernels, may have changed while it was down."""
+    interrupt(small_spec(train_set), train_set, tmp_path / "proof", 35)
+
+    def decayed(step: int, state: TrainingState) -> None:
+        with torch.no_grad():
+            next(state.model.parameters()).mul_(1 - 1e-6)
+
+    with (
+        pytest.raises(RecordingError, match="step 20: the loop computed something else"),
+        Recorder(small_spec(train_set), tmp_path / "proof") as recorder,
+    ):
+        train(recorder, train_set, decayed)
+
+
+def test_a_state_that_is_changed_after_it_was_resumed_is_refused(tmp_path: Path, train_set: Dataset) -> None:
+    spec = small_spec(train_set)
+    interrupt(spec, train_set, tmp_path / "proof", 35)
+    with pytest.raises(Interrupted), Recorder(spec, tmp_path / "proof") as recorder:
+        state = recorder.program.build(spec.config, recorder.seed)
+        recorder.attach(model=state.model, optimizer=state.optimizer, scheduler=state.scheduler)
+        with torch.no_grad():
+            next(state.model.parameters()).add_(1e-6)
+        with pytest.raises(RecordingError, match="not the resumed one"):
+            next(iter(recorder.batches(train_set)))
+        raise Interrupted
+
+
 def test_a_kept_state_that_is_damaged_is_not_trusted(tmp_path: Path, honest_run: Path, train_set: Dataset) -> None:
     interrupt(small_spec(train_set), train_set, tmp_path / "proof", 35)
     (kept,) = (tmp_path / "proof" / "states").iterdir()
