@@ -72,8 +72,8 @@ def open_case(
     """Challenge a submission: pay the bond, seal the charge, show it, and draw the segments that must be opened.
 
     The segments that a verdict found wrong are named, or else the one that the model comes from. A proof that verifies
-    is not challenged. Without proof and verdict the case rests on that segment and those that are drawn. If all that was
-    found is the mark of your claim, its leaves are opened too.
+    is not challenged. Without proof and verdict the case rests on that segment and what is drawn. If all that was found
+    is the mark of your claim, its leaves are opened too.
 
     Example:
 

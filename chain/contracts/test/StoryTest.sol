@@ -8,7 +8,8 @@ import {CaseId, Ground, Phase, Role, RunId} from "../src/types/Types.sol";
 import {BaseTest} from "./BaseTest.sol";
 import {Tree} from "./helpers/Tree.sol";
 
-/// @dev Plays parts of a task: three trainers, four validators, two delegators, and what each of them does.
+/// @dev Plays parts of a task: three trainers, four validators, two delegators, and what each of them does. A larger cast
+/// is appended to `trainers` and `validators`.
 /// A trainer's state after segment i is a digest of its name and i, so transcripts join unless a test breaks them.
 abstract contract StoryTest is BaseTest {
     uint64 internal constant SEGMENTS = 8;
@@ -221,9 +222,13 @@ abstract contract StoryTest is BaseTest {
         scoring.revealScores(taskId, round, _packed(scores), SALT);
     }
 
-    function _row(uint16 a, uint16 b, uint16 m) internal pure returns (uint16[] memory row) {
-        row = new uint16[](3);
+    /// @dev Scores of Alice, Bob and Mallory; whoever else trains has Bob's, which is a tie.
+    function _row(uint16 a, uint16 b, uint16 m) internal view returns (uint16[] memory row) {
+        row = new uint16[](trainers.length);
         (row[0], row[1], row[2]) = (a, b, m);
+        for (uint256 i = 3; i < row.length; ++i) {
+            row[i] = b;
+        }
     }
 
     function _scoreAll(uint16 round, uint16[] memory scores) internal {
@@ -255,7 +260,7 @@ abstract contract StoryTest is BaseTest {
 
     /* THE STORY */
 
-    /// @dev Alice and Bob submit in round 1, Mallory in round 2; everybody scores alike; all rounds are settled.
+    /// @dev All but Mallory submit in round 1, she in round 2; everybody scores alike; all rounds are settled.
     function _playToChallenging() internal {
         _playToFinalScores();
         _settleRound(FINAL);
@@ -264,13 +269,15 @@ abstract contract StoryTest is BaseTest {
 
     function _playToFinalScores() internal {
         _warpTo(Phase.Submission);
-        _train(alice);
-        _train(bob);
-        _commitNewModel(alice);
-        _commitNewModel(bob);
+        for (uint256 i; i < trainers.length; ++i) {
+            if (trainers[i] == mallory) continue;
+            _train(trainers[i]);
+            _commitNewModel(trainers[i]);
+        }
         vm.warp(_times(1).opensAt);
-        _revealModel(alice, _model(alice));
-        _revealModel(bob, _model(bob));
+        for (uint256 i; i < trainers.length; ++i) {
+            if (trainers[i] != mallory) _revealModel(trainers[i], _model(trainers[i]));
+        }
         _train(mallory);
         _commitNewModel(mallory);
         _scoreAll(1, _row(9_000, 8_000, 0));

@@ -15,7 +15,7 @@ abstract contract Competition is Ledger {
 
     function lend(uint256 seed) external {
         address operator = _pick(_draw(seed, "role", 2) == 0 ? trainers : validators, seed);
-        address delegator = _draw(seed, "delegator", 2) == 0 ? dora : dan;
+        address delegator = _pick(delegators, seed >> 1);
         uint128 amount = uint128(1e18 + _draw(seed, "amount", 400e18));
         _delegate(delegator, operator, amount);
         lent[operator][delegator] += amount;
@@ -63,7 +63,7 @@ abstract contract Competition is Ledger {
     /// @dev All trainers, whoever comes first, and then all reveals.
     function _race(uint256 seed) internal {
         for (uint256 i; i < trainers.length; ++i) {
-            address trainer = trainers[(i + _draw(seed, "first", 3)) % 3];
+            address trainer = trainers[(i + _draw(seed, "first", trainers.length)) % trainers.length];
             uint256 mood = seed + i;
             if (_draw(mood, "forgets", 12) == 0) try this.registerOnly(trainer) {} catch {}
             try this.train(trainer, mood) {} catch {}
@@ -76,7 +76,8 @@ abstract contract Competition is Ledger {
 
     /* VALIDATORS */
 
-    /// @dev Three validators in four commit, to rows at random, all alike, or all zero; then they reveal.
+    /// @dev Three validators in four commit, to rows at random, all alike, or all zero; then they reveal. The sybil sees
+    /// nobody's merit but the thief's.
     function score(uint16 round, uint256 seed) external {
         bool commits = block.timestamp < _times(round).revealFrom;
         for (uint256 j; j < validators.length; ++j) {
@@ -86,18 +87,18 @@ abstract contract Competition is Ledger {
                     _revealScores(validator, round, _rows[round][validator]);
                 }
             } else if (_draw(seed + j, "absent", 4) != 0) {
-                _rows[round][validator] = _opinion(seed, j);
+                _rows[round][validator] = validator == sybil ? _row(0, 0, 10_000) : _opinion(seed, j);
                 _commitScores(validator, round, _rows[round][validator]);
             }
         }
     }
 
-    function _opinion(uint256 seed, uint256 j) private pure returns (uint16[] memory row) {
+    function _opinion(uint256 seed, uint256 j) private view returns (uint16[] memory row) {
         uint256 mood = _draw(seed, "mood", 6);
         if (mood == 0) return _row(0, 0, 0);
         if (mood == 1) return _row(5_000, 5_000, 5_000);
-        row = new uint16[](3);
-        for (uint256 i; i < 3; ++i) {
+        row = new uint16[](trainers.length);
+        for (uint256 i; i < row.length; ++i) {
             row[i] = uint16(_draw(seed + 8 * j + i, "score", 10_001));
         }
     }

@@ -136,12 +136,13 @@ abstract contract Disputes is Competition {
         return 2 * uint256(case_.level) + (case_.servedAgain ? 1 : 0);
     }
 
-    /// @dev Three in four follow the jury's mood.
+    /// @dev Three in four follow the jury's mood; the sybil saves the thief, and convicts whom she can.
     function promiseVote(CaseId caseId, address juror, uint256 seed) external {
         Case memory case_ = manager.caseOf(caseId);
         uint256 sitting = _sitting(case_);
         uint256 mood = 1 + _draw(uint256(seedOf[caseId]) + sitting, "mood", 5);
         uint256 ballot = _draw(seed, "swims", 4) != 0 ? mood : 1 + _draw(seed, "ballot", 5);
+        if (juror == sybil) ballot = case_.charge.trainer == mallory ? REJECT : SAME;
         if (ballot != UNAVAILABLE) {
             _commitVote(caseId, juror, ballot != REJECT, _reproduction(ballot));
         } else {

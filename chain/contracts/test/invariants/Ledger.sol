@@ -5,7 +5,7 @@ import {Case} from "../../src/interfaces/IChallengeManager.sol";
 import {Budget} from "../../src/interfaces/IRewardEscrow.sol";
 import {Bond, Run, Submission} from "../../src/interfaces/IRuns.sol";
 import {Court, Pay} from "../../src/interfaces/ITasks.sol";
-import {CaseId, RunId, Verdict} from "../../src/types/Types.sol";
+import {CaseId, Role, RunId, Verdict} from "../../src/types/Types.sol";
 import {StoryTest} from "../StoryTest.sol";
 
 /// @dev What the contracts should hold and owe, kept beside them by whoever acts, from the terms and from what was seen
@@ -25,6 +25,8 @@ abstract contract Ledger is StoryTest {
     mapping(address trainer => CaseId) internal firstUpheld;
 
     address[] internal people;
+    address[] internal delegators;
+    address internal sybil = makeAddr("sybil"); // validates, as Mallory likes it
 
     /// @dev Rewards that the cap cuts, a slash that leaves something, and one appeal.
     function _pay() internal pure override returns (Pay memory pay) {
@@ -39,10 +41,34 @@ abstract contract Ledger is StoryTest {
 
     function setUp() public virtual override {
         super.setUp();
-        people = [creator, alice, bob, mallory, vera, victor, viola, vance, dora, dan, stranger, deployer];
+        _enlargeTheCast();
         vaultIn = token.balanceOf(address(vault));
         escrowIn = token.balanceOf(address(escrow));
         (lent[alice][dora], lent[alice][dan], lent[vera][dan], loans) = (300e18, 100e18, 200e18, 3);
+    }
+
+    /// @dev Five trainers, the thief among them; five validators, her sybil among them; six delegators.
+    function _enlargeTheCast() private {
+        people = [creator, alice, bob, mallory, vera, victor, viola, vance, dora, dan, stranger, deployer];
+        delegators = [dora, dan];
+        string[2] memory newTrainers = ["carol", "chris"];
+        for (uint256 i; i < newTrainers.length; ++i) {
+            trainers.push(_newcomer(newTrainers[i]));
+            _stake(trainers[3 + i], Role.Trainer, 1_000e18, 2_000);
+            _writeTranscript(trainers[3 + i]);
+        }
+        validators.push(_newcomer("sybil"));
+        _stake(sybil, Role.Validator, 500e18, 1_000);
+        string[4] memory newDelegators = ["della", "dina", "doug", "duke"];
+        for (uint256 d; d < newDelegators.length; ++d) {
+            delegators.push(_newcomer(newDelegators[d]));
+        }
+    }
+
+    function _newcomer(string memory name) private returns (address account) {
+        account = makeAddr(name);
+        _fund(account, 10_000e18);
+        people.push(account);
     }
 
     function everybody() external view returns (address[] memory) {
