@@ -12,6 +12,7 @@ from challenge.arena.beacons import latched
 from challenge.arena.runfolder import RunFolder
 from challenge.arena.session import NotYet, Session
 from challenge.arena.submit import promised
+from challenge.console import say
 from challenge.dispute import open_segments
 from challenge.signing import sign_proof
 from pol import Proof, Submission, recorded, seal
@@ -21,7 +22,7 @@ from pol.proof import states_of
 from pol.state import Tensors, from_safetensors, model_tensors, to_safetensors
 from pol.store import BlobStore
 from pol.tensors import tensors_digest
-from watermark import MarkParameters, WatermarkKey, mark_run
+from watermark import Claim, MarkParameters, WatermarkKey, detect, mark_run
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,24 @@ class Models:
             raise SpecError(f"all models of a run have its mark, or none has: submit this one {way} --unmarked")
         with self.session.promises.lent():  # the run may be training, and must anchor
             model = self._trunk(proof, segment) if unmarked else self._marked(segment, mark.value)
+            if first and not unmarked:
+                self._look_for_copies(proof, model, mark.value)
         return self._submission(segment, tensors_digest(model), self.kept.models.put(to_safetensors(model)), mark)
+
+    def _look_for_copies(self, proof: Proof, model: Tensors, beta: bytes) -> None:
+        """Say so if copies of a late model would go unnoticed: they are looked at in the coordinates of theta_ref."""
+        promise = self.kept.spec.watermark
+        assert promise is not None
+        parameters = MarkParameters.from_json(promise.parameters, where="spec.watermark")
+        if parameters.trained_in:
+            return  # read in answers as well, which no training turns away
+        key, theta_ref = WatermarkKey.load(self.kept.key), self._trunk(proof, self._reference)
+        (found,) = detect(model, [Claim.make(key, beta, parameters, range(parameters.groups), theta_ref)])
+        if not found.accepted:
+            say(
+                f"{'copies':<14}of this model will not be noticed: training since the first submission turned it away "
+                f"from where the mark is read ({found.matches} of {found.trials} bits); the first model's copies still are"
+            )
 
     def _trunk(self, proof: Proof, segment: int) -> Tensors:
         """The trunk's model after ``segment``, whose state is kept."""

@@ -28,7 +28,7 @@ from pol.spec import WatermarkPromise
 from pol.state import Tensors, to_safetensors
 from pol.store import LocalStore
 from tests.runs import record, small_spec, submitted, trunk_model
-from watermark import MarkParameters, WatermarkKey, mlp_mark
+from watermark import MarkParameters, WatermarkKey, mark_run, mlp_mark
 
 LIGHT = mlp_mark("layers.1.weight", groups=4, rows=16, leaves=16, margin=0.5)
 HEAVY = mlp_mark("layers.1.weight", groups=16, rows=16, leaves=16, margin=3.0)
@@ -152,6 +152,17 @@ def test_no_model_is_marked_where_an_earlier_one_was_not(
     else:
         with pytest.raises(SpecError, match="all models of a run have its mark"):
             submit(Desk((shown,)))
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.3])
+def test_a_trainer_is_told_when_copies_of_its_late_model_go_unnoticed(
+    train_set: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: float
+) -> None:
+    """Training that turned the rows away from theta_ref, and training that did not."""
+    models = models_of(train_set, tmp_path, LIGHT, monkeypatch, learning_rate=rate, weight_decay=rate)
+    marked = mark_run(tmp_path / "proof", 1, WatermarkKey.load(tmp_path / "watermark.key"), bytes(range(32)))
+    models(Desk((in_round_1(marked, 1),))).next(0, unmarked=False)
+    assert ("will not be noticed" in capsys.readouterr().err) == (rate == 0.3)
 
 
 def test_a_model_that_was_shown_is_sealed_where_it_was_shown(
