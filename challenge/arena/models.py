@@ -152,7 +152,7 @@ class Models:
         if not found.accepted:
             say(
                 f"{'copies':<14}of this model will not be noticed: training since the first submission turned it away "
-                f"from where the mark is read ({found.matches} of {found.trials} bits); the first model's copies still are"
+                f"from where the mark is read ({found.matches} of {found.trials} bits); copies of the first still are"
             )
 
     def _trunk(self, proof: Proof, segment: int) -> Tensors:
