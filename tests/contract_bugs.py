@@ -47,7 +47,7 @@ BUGS = [
     Bug(
         "a submission's promise does not say whose it is", COMMITMENTS,
         (("address(this), taskId, trainer, runId, round)", "address(this), taskId, runId, round)"),),
-        "libraries/Commitments.t.sol::test_submission",
+        "invariants/Laws.t.sol::testFuzz_I15_aSubmissionIsItsPromise",
     ),
     Bug(
         "a promise of scores holds for any round", "scoring/Scores.sol",
@@ -57,7 +57,7 @@ BUGS = [
     Bug(
         "a promise of scores is anybody's", "libraries/Commitments.sol",
         (("taskId, round, validator, sha256(row), salt", "taskId, round, address(0), sha256(row), salt"),),
-        "Scoring.t.sol::test_copiedScoresCannotBeRevealedByTheCopier",
+        "invariants/Laws.t.sol::testFuzz_I15_scoresAreTheirPromise",
     ),
     Bug(
         "a sealed case is shown by another", "court/Docket.sol",
@@ -71,12 +71,12 @@ BUGS = [
     Bug(
         "a window takes its last moment twice", "libraries/Schedule.sol",
         (("if (block.timestamp >= to)", "if (block.timestamp > to)"),),
-        "arena/Submissions.t.sol::test_theRevealWindowIsHalfOpen",
+        "invariants/Laws.t.sol::testFuzz_I14_aRevealSucceedsExactlyInItsWindow",
     ),
     Bug(
         "a window opens a second late", "libraries/Schedule.sol",
         (("if (block.timestamp < from)", "if (block.timestamp <= from)"),),
-        "arena/Submissions.t.sol::test_theRevealWindowOpensOnTime",
+        "invariants/Laws.t.sol::testFuzz_I14_aRevealSucceedsExactlyInItsWindow",
     ),
     # runs and submissions
     Bug(
