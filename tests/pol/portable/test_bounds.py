@@ -83,6 +83,39 @@ def test_norms(kernels: compiled.Functions | None, n: int, seed: int, spread: in
         assert bool(((result.double() - truth).abs() <= bound).all())
 
 
+@pytest.mark.parametrize("kernels", WITH_AND_WITHOUT)
+@settings(deadline=None, max_examples=30)
+@given(st.sampled_from([2, 7, 100, 3000]), seeds, spreads, st.sampled_from([0.0, 1000.0]))
+def test_gradients_of_norms(kernels: compiled.Functions | None, n: int, seed: int, spread: int, level: float) -> None:
+    x, g = draw(3, n, seed=seed, spread=spread) + level, draw(3, n, seed=seed + 1, spread=spread)
+    weight, mean = draw(n, seed=seed + 2, spread=spread), x.mean(-1, keepdim=True)
+    scale = (x.var(-1, correction=0, keepdim=True) + 1e-5).rsqrt()
+    columns, three = draw(3, seed=seed + 3, spread=spread), [True] * 3
+    moments = mean.view(-1), scale.view(-1)
+    with KERNELS.using(kernels):
+        layer = normalisation.layer_norm_backward(g, x, [n], mean, scale, weight, weight, three)
+        batch = normalisation.batch_norm_backward(g[None], x[None], columns, None, None, *moments, True, 1e-5, three)
+    group = normalisation.group_norm_backward(
+        g[None], x[None], mean.view(1, 3), scale.view(1, 3), columns, 1, 3, n, 3, three
+    )
+    y, wide = (x.double() - mean.double()) * scale.double(), g.double()
+    for (to_x, to_weight, to_bias), by, along in (
+        (layer, weight, 0),
+        (batch, columns[:, None], 1),
+        (group, columns[:, None], 1),
+    ):
+        assert to_x is not None and to_weight is not None and to_bias is not None
+        into = wide * by.double()
+        terms, average = (into * y), into.abs().mean(-1, keepdim=True)
+        truth = (into - exactly(into.unsqueeze(-1)) / n - y * exactly(terms.unsqueeze(-1)) / n) * scale.double()
+        size = 4 * into.abs() + 6 * average + 11 * y.abs() * terms.abs().mean(-1, keepdim=True)
+        assert bool(((to_x.view(3, n).double() - truth).abs() <= size * scale.double() * E + LEAST).all())
+        sides = (wide * y, 3.25 * (wide * y).abs().sum(along)), (wide, wide.abs().amax(along) / 4)
+        for found, (parts, off) in zip((to_weight, to_bias), sides, strict=True):
+            whole = exactly((parts.T if along == 0 else parts).unsqueeze(-1)).view(-1)
+            assert bool(((found.double() - whole).abs() <= (off + whole.abs()) * E + LEAST).all())
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.sampled_from([1, 5, 512, BLOCK]), seeds, spreads)
 def test_products_and_scattered_sums(k: int, seed: int, spread: int) -> None:
