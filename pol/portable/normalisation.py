@@ -129,11 +129,12 @@ def layer_norm_backward(
 ) -> Three:  # fmt: skip
     """The gradients of input, weight and bias, where ``wanted``.
 
-    Errors, for the mean and scale that are given. Of the bias: (max|grad| / 4 + |sum|) e, the grid and one rounding. With
-    y = (x - mean) * scale, which is off by 2 |y| e, of the weight: (3.25 sum|grad * y| + |sum|) e. Of the input, with g =
-    grad * weight: (4 |g| + 6 mean|g| + 11 |y| mean|g * y|) scale e. For g is off by |g| e; mean(g) by 1.25 mean|g| e and
-    its rounding; mean(g * y) by 4.25 mean|g * y| e and its rounding, and its product with y by 3 of itself more; both
-    differences and the product with the scale are rounded, and each is at most |g| + mean|g| + |y| mean|g * y| in size.
+    Errors, for the mean and scale that are given. Of the bias: (max|grad| / 4 + |sum|) e, the grid and one rounding.
+    With y = (x - mean) * scale, which is off by 2 |y| e, of the weight: (3.25 sum|grad * y| + |sum|) e. Of the input,
+    with g = grad * weight: (4 |g| + 6 mean|g| + 11 |y| mean|g * y|) scale e. For g is off by |g| e; mean(g) by
+    1.25 mean|g| e and its rounding; mean(g * y) by 4.25 mean|g * y| e and its rounding, and its product with y by 3 of
+    itself more; both differences and the product with the scale are rounded, and each is at most
+    |g| + mean|g| + |y| mean|g * y| in size.
     """
     g, values = single(grad), single(x)
     found = fused.layer_norm_backward(g, values, shape, mean, scale, _single(weight))
