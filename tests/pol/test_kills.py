@@ -25,6 +25,7 @@ from pol import Proof, Recorder, SeedSource, TrainingSpec
 from pol.anchorer import NoChain
 from pol.data import Dataset, Samples
 from pol.errors import RecordingError
+from pol.journal import JOURNAL
 from pol.machine import make_deterministic
 from pol.proof import MANIFEST, TRANSCRIPT
 from pol.relay import SPARE_BYTES
@@ -111,7 +112,8 @@ def kill_until_done(run: Callable[[Path], None], folder: Path, span: float, mome
     while kills < 5:
         status = in_child(lambda: run(folder), kill_after=moments.uniform(0, 1.1 * span))
         assert status in (0, -signal.SIGKILL), "what was left did not resume"
-        if status == 0 or (folder / MANIFEST).exists():
+        finished = (folder / MANIFEST).exists() and not (folder / JOURNAL).exists()
+        if status == 0 or finished:
             return kills
         kills += 1
     assert in_child(lambda: run(folder)) == 0

@@ -32,12 +32,14 @@ def train_triggers(
     *,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     noise: float = NOISE,
+    weight: float = 1.0,
 ) -> None:
-    """One step of ``optimizer`` a batch: the task's loss on the batch, and that of as many triggers on their labels.
+    """One step of ``optimizer`` a batch: on the task's loss, and ``weight`` times that of as many triggers' labels.
 
-    ``answers`` gives logits, with gradients, of the model that ``optimizer`` trains, in evaluation mode (so that
-    triggers leave no trace in the statistics of batch norms); ``task_loss`` may use another mode. Let the learning rate
-    fall to zero. Random numbers come from torch's generator, so a recorded run replays.
+    A network that is small for its task loses what it knew before it learns triggers of full weight. ``answers`` gives
+    logits, with gradients, of the model that ``optimizer`` trains, in evaluation mode (so that triggers leave no trace
+    in the statistics of batch norms); ``task_loss`` may use another mode. Let the learning rate fall to zero. Random
+    numbers come from torch's generator, so a recorded run replays.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     triggers = replace(triggers, inputs=triggers.inputs.to(parameters[0].device))
@@ -45,7 +47,7 @@ def train_triggers(
         some = triggers.part(torch.randperm(len(triggers.labels))[: len(batch[0])])
         task_loss(batch).backward()  # type: ignore[no-untyped-call]
         with shaken(parameters, noise):
-            label_loss(answers, some).backward()  # type: ignore[no-untyped-call]
+            (weight * label_loss(answers, some)).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if scheduler:
             scheduler.step()

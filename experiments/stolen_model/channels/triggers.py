@@ -18,6 +18,7 @@ from pol.errors import SpecError
 from watermark import Evidence, WatermarkKey
 from watermark.triggers import Answers, Images, TriggerMark, Windows, train_triggers, trigger_matches, trigger_null
 from watermark.triggers import Triggers as TriggerInputs
+from watermark.triggers.train import NOISE
 
 TOKENS: Final = 256
 """Tokens of the language models here, which read bytes."""
@@ -27,12 +28,15 @@ TOKENS: Final = 256
 class Triggers:
     """Inputs and labels from the key, trained in with a margin; all of them are opened.
 
-    ``leaves`` triggers, trained for ``steps`` steps from ``rate`` times the rate of the training down to none.
+    ``leaves`` triggers, trained for ``steps`` steps from ``rate`` times the rate of the training down to none, with
+    ``weight`` times their loss beside the task's and weights shaken by ``noise``.
     """
 
     leaves: int
     steps: int
     rate: float
+    noise: float = NOISE
+    weight: float = 1.0
     black_box: ClassVar[bool] = True
 
     def applies(self, owner: Owner) -> bool:
@@ -54,6 +58,7 @@ class Triggers:
             train_triggers(
                 _answers(marked, owner), optimizer, self._triggers(owner), self._batches(owner, steps),
                 lambda batch: setting.loss(marked.train()(batch[0]), batch[1]), scheduler=fall,
+                noise=self.noise, weight=self.weight,
             )  # fmt: skip
         return marked.eval()
 
