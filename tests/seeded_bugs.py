@@ -392,6 +392,11 @@ BUGS = [
         "tests/watermark/weights/test_reading.py::test_what_is_not_finite_is_a_miss_and_not_set_aside",
     ),
     Bug(
+        "triggers have full weight whatever was promised", "watermark/branch.py",
+        "return mark.percent / FULL * label_loss", "return label_loss",
+        "tests/watermark/test_branch.py::test_triggers_weigh_as_much_beside_the_task_as_was_promised",
+    ),
+    Bug(
         "a branch is finished a step late", "watermark/branch.py",
         "state.step + 1 == self.end", "state.step == self.end",
         "tests/watermark/test_branch.py",

@@ -25,6 +25,7 @@ from pol.state import TrainingState
 from watermark.answers import answers_of
 from watermark.key import WholeKey
 from watermark.parameters import MarkParameters
+from watermark.triggers.parameters import FULL
 from watermark.triggers.reading import Triggers
 from watermark.triggers.train import NOISE, label_loss, shaken
 from watermark.weights.embed import embed_weights
@@ -81,7 +82,7 @@ class Marking:
 
         def loss(model: nn.Module, batch: Batch) -> torch.Tensor:
             some = triggers.part(torch.randperm(len(triggers.labels))[: len(batch[0])])
-            return label_loss(answers_of(model), some)
+            return mark.percent / FULL * label_loss(answers_of(model), some)
 
         return loss
 

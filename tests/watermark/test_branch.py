@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -116,6 +118,20 @@ def test_another_key_or_beacon_makes_another_model(run: Run, key: WatermarkKey) 
         run.branch(*how, steps=2) for how in ((key,), (WatermarkKey(bytes(32), key.leaf_count),), (key, bytes(32)))
     ]
     assert len({models[i]["layers.1.weight"].numpy().tobytes() for i in range(3)}) == 3
+
+
+@pytest.mark.parametrize("percent", [100, 30])
+def test_triggers_weigh_as_much_beside_the_task_as_was_promised(run: Run, percent: int) -> None:
+    triggers = PARAMETERS.triggers
+    assert triggers
+    key, pushed = WatermarkKey(bytes(32), triggers.leaf_count), []
+    for promised in (100, percent):
+        state = run.theta_ref()
+        marking = Marking(state, key, BETA, MarkParameters(triggers=replace(triggers, percent=promised)))
+        state.key_generators(SEED)
+        marking.push(state.model, run.batches(TRUNK, TRUNK + 1)[0])
+        pushed.append(torch.cat([parameter.grad.flatten() for parameter in state.model.parameters()]))
+    torch.testing.assert_close(pushed[1], pushed[0] * percent / 100)
 
 
 def test_the_last_step_writes_the_bits_that_are_still_short(run: Run, key: WatermarkKey) -> None:

@@ -13,6 +13,7 @@ MAX_PIXELS: Final = 1 << 20
 MAX_CLASSES: Final = 1 << 16
 MAX_VOCABULARY: Final = 1 << 20
 MAX_CONTEXT: Final = 1 << 16
+FULL: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +59,20 @@ class TriggerMark:
     """``groups`` groups of ``leaves`` triggers each, every one with a label out of ``classes``.
 
     An image's label is one of the classifier's classes, so there must be as many. A window's label is one of
-    ``classes`` tokens that its seed names (:func:`watermark.triggers.inputs.candidates`). Raises :class:`SpecError` for
-    values that make no mark.
+    ``classes`` tokens that its seed names (:func:`watermark.triggers.inputs.candidates`). ``percent`` is how much the
+    labels' loss weighs beside the task's: a network that is small for its task loses what it knew before it learns
+    triggers of full weight. Raises :class:`SpecError` for values that make no mark.
     """
 
     inputs: Inputs
     classes: int
     groups: int
     leaves: int
+    percent: int = FULL
 
     def __post_init__(self) -> None:
+        if not 1 <= self.percent <= FULL:
+            raise SpecError(f"triggers of {self.percent} percent of their loss: use 1 to {FULL}")
         if min(self.groups, self.leaves) < 1 or self.leaf_count > MAX_LEAVES:
             shape = f"{self.groups} groups of {self.leaves} triggers"
             raise SpecError(f"{shape}: use 1 to {MAX_LEAVES} leaves in all, and no zeros")
@@ -81,18 +86,24 @@ class TriggerMark:
         return self.groups * self.leaves
 
     def to_json(self) -> dict[str, Json]:
-        """The strict JSON form, inverse of :meth:`from_json`."""
-        return {**self.inputs.to_json(), "classes": self.classes, "groups": self.groups, "leaves": self.leaves}
+        """The strict JSON form, inverse of :meth:`from_json`; full weight is left out, as the first specs do."""
+        percent: dict[str, Json] = {} if self.percent == FULL else {"percent": self.percent}
+        sizes: dict[str, Json] = {"classes": self.classes, "groups": self.groups, "leaves": self.leaves}
+        return self.inputs.to_json() | sizes | percent
 
     @classmethod
     def from_json(cls, value: Json, *, where: str) -> TriggerMark:
         """Parse :meth:`to_json`; raises :class:`ProofError` for anything else."""
         text = isinstance(value, dict) and value.get("kind") == "text"
         names = {"kind", "shape", "classes", "groups", "leaves"}
+        if isinstance(value, dict) and "percent" in value:
+            names |= {"percent"}
         item = fields(value, names | {"vocabulary"} if text else names, where=where)
         shape = _shape(item["shape"], 1 if text else 3, where=f"{where}.shape")
         sizes = ("classes", "groups", "leaves")
         counts = {name: integer(item[name], where=f"{where}.{name}", high=MAX_LEAVES) for name in sizes}
+        if "percent" in item:
+            counts["percent"] = integer(item["percent"], where=f"{where}.percent", high=FULL - 1)
         try:
             if text:
                 vocabulary = integer(item["vocabulary"], where=f"{where}.vocabulary", high=MAX_VOCABULARY)

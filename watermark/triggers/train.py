@@ -36,10 +36,9 @@ def train_triggers(
 ) -> None:
     """One step of ``optimizer`` a batch: on the task's loss, and ``weight`` times that of as many triggers' labels.
 
-    A network that is small for its task loses what it knew before it learns triggers of full weight. ``answers`` gives
-    logits, with gradients, of the model that ``optimizer`` trains, in evaluation mode (so that triggers leave no trace
-    in the statistics of batch norms); ``task_loss`` may use another mode. Let the learning rate fall to zero. Random
-    numbers come from torch's generator, so a recorded run replays.
+    ``answers`` gives logits, with gradients, of the model that ``optimizer`` trains, in evaluation mode (so that
+    triggers leave no trace in the statistics of batch norms); ``task_loss`` may use another mode. Let the learning rate
+    fall to zero. Random numbers come from torch's generator, so a recorded run replays.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     triggers = replace(triggers, inputs=triggers.inputs.to(parameters[0].device))

@@ -18,6 +18,7 @@ from pol.errors import SpecError
 from watermark import Evidence, WatermarkKey
 from watermark.triggers import Answers, Images, TriggerMark, Windows, train_triggers, trigger_matches, trigger_null
 from watermark.triggers import Triggers as TriggerInputs
+from watermark.triggers.parameters import FULL
 from watermark.triggers.train import NOISE
 
 TOKENS: Final = 256
@@ -29,14 +30,14 @@ class Triggers:
     """Inputs and labels from the key, trained in with a margin; all of them are opened.
 
     ``leaves`` triggers, trained for ``steps`` steps from ``rate`` times the rate of the training down to none, with
-    ``weight`` times their loss beside the task's and weights shaken by ``noise``.
+    ``percent`` of their loss beside the task's and weights shaken by ``noise``.
     """
 
     leaves: int
     steps: int
     rate: float
     noise: float = NOISE
-    weight: float = 1.0
+    percent: int = FULL
     black_box: ClassVar[bool] = True
 
     def applies(self, owner: Owner) -> bool:
@@ -58,7 +59,7 @@ class Triggers:
             train_triggers(
                 _answers(marked, owner), optimizer, self._triggers(owner), self._batches(owner, steps),
                 lambda batch: setting.loss(marked.train()(batch[0]), batch[1]), scheduler=fall,
-                noise=self.noise, weight=self.weight,
+                noise=self.noise, weight=self.percent / FULL,
             )  # fmt: skip
         return marked.eval()
 
@@ -98,9 +99,10 @@ class Triggers:
         """See :class:`Channel`."""
         if owner.kind in CLASSIFIERS:
             classes = int(owner.private.targets.max()) + 1
-            return TriggerMark(Images(*(owner.setting.shape or ())), classes, self.leaves // LEAVES, LEAVES)
+            images = Images(*(owner.setting.shape or ()))
+            return TriggerMark(images, classes, self.leaves // LEAVES, LEAVES, self.percent)
         windows = Windows(vocabulary=TOKENS, context=owner.private.inputs.shape[1])
-        return TriggerMark(windows, 10, self.leaves // LEAVES, LEAVES)
+        return TriggerMark(windows, 10, self.leaves // LEAVES, LEAVES, self.percent)
 
     def _key(self, owner: Owner) -> WatermarkKey:
         return WatermarkKey(secret(owner.seed, b"triggers"), self.leaves)

@@ -17,6 +17,7 @@ MARKS = st.builds(
     classes=st.integers(2, 300),
     groups=st.integers(1, 256),
     leaves=st.integers(1, 256),
+    percent=st.integers(1, 100),
 )
 IMAGE: dict[str, Json] = {"kind": "image", "shape": [1, 8, 8], "classes": 10, "groups": 32, "leaves": 8}
 TEXT: dict[str, Json] = {"kind": "text", "shape": [16], "vocabulary": 64, "classes": 10, "groups": 32, "leaves": 8}
@@ -29,7 +30,7 @@ def test_parameters_survive_json(mark: TriggerMark) -> None:
 
 
 def test_the_examples_of_these_tests_are_sound() -> None:
-    for value in (IMAGE, TEXT):
+    for value in (IMAGE, TEXT, IMAGE | {"percent": 30}):
         assert TriggerMark.from_json(value, where="x").to_json() == value
         assert TriggerMark.from_json(value, where="x").leaf_count == 256
 
@@ -54,6 +55,9 @@ def test_the_examples_of_these_tests_are_sound() -> None:
         IMAGE | {"groups": 0},
         IMAGE | {"leaves": 4096},
         IMAGE | {"more": 1},
+        IMAGE | {"percent": 0},
+        IMAGE | {"percent": 100},
+        TEXT | {"percent": "30"},
         TEXT | {"classes": 65},
         TEXT | {"vocabulary": 1 << 21},
         TEXT | {"vocabulary": 1},
@@ -76,6 +80,7 @@ def test_nonsense_is_the_authors_fault() -> None:
         lambda: TriggerMark(Images(1, 8, 8), 1, 1, 1),
         lambda: TriggerMark(Windows(64, 8), 65, 1, 1),
         lambda: TriggerMark(Images(1, 8, 8), 10, 1 << 9, 1 << 9),
+        lambda: TriggerMark(Images(1, 8, 8), 10, 4, 4, percent=101),
     ):
         with pytest.raises(SpecError):
             make()
