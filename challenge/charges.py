@@ -131,14 +131,15 @@ def charge(
         raise ChainError(
             "you registered no run of this task with the claim's key and spec: it cannot accuse anybody here"
         )
-    telling = named or list(found.segments) or ([] if marked else [accused.branch])
+    telling = (named, found.segments, () if marked else (accused.branch,))
+    opened = ([number for number in dict.fromkeys(numbers) if number < anchored] for numbers in telling)
     return Charge(
         trainer=trainer,
         round=round_,
         ground=Ground.WATERMARK if marked else Ground.REPLAY,
         claim=run or 0,
         evidence_digest=found.digest,
-        named=tuple(dict.fromkeys(segment for segment in telling if segment < anchored))[:most],
+        named=tuple(next(filter(None, opened), ()))[:most],
     )
 
 

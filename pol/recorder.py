@@ -8,6 +8,7 @@ import secrets
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -387,12 +388,22 @@ class Recorder:
         """What the program makes of the first steps from here, as digests: the loop must do the same.
 
         Replay would reject everything else later, at the worst time. The program goes first, while the loop's
-        optimizer has no state yet (or a resumed one), and its state is gone before the loop begins. It goes
-        without the kernels of exact numerics, which so prove themselves on this model's shapes before training begins.
+        optimizer has no state yet, and its state is gone before the loop begins: two whole ones are held only after an
+        interruption, and where a device has no room for them the run goes on all the same. It goes without the kernels
+        of exact numerics, which so prove themselves on this model's shapes before training begins.
         """
         state, twin, self._twin = self._attached(), self._twin, None
         if twin is None or self.ended:
             return
+        try:
+            self._take_steps_of(twin, state, samples)
+        except torch.OutOfMemoryError:
+            if not state.step:
+                raise
+            self._first_digests.clear()
+            warnings.warn("no memory to compare the resumed loop with its program: it goes on uncompared", stacklevel=2)
+
+    def _take_steps_of(self, twin: TrainingState, state: TrainingState, samples: Samples) -> None:
         if state.step:
             resumed = state.view(self.seed)
             if tensors_digest(resumed) != self._start_digest:

@@ -47,7 +47,7 @@ BUGS = [
     Bug(
         "a submission's promise does not say whose it is", COMMITMENTS,
         (("address(this), taskId, trainer, runId, round)", "address(this), taskId, runId, round)"),),
-        "invariants/Laws.t.sol::testFuzz_I15_aSubmissionIsItsPromise",
+        "libraries/Commitments.t.sol::test_submission",
     ),
     Bug(
         "a promise of scores holds for any round", "scoring/Scores.sol",
@@ -57,7 +57,7 @@ BUGS = [
     Bug(
         "a promise of scores is anybody's", "libraries/Commitments.sol",
         (("taskId, round, validator, sha256(row), salt", "taskId, round, address(0), sha256(row), salt"),),
-        "invariants/Laws.t.sol::testFuzz_I15_scoresAreTheirPromise",
+        "Scoring.t.sol::test_copiedScoresCannotBeRevealedByTheCopier",
     ),
     Bug(
         "a sealed case is shown by another", "court/Docket.sol",

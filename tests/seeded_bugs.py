@@ -216,8 +216,13 @@ BUGS = [
     ),
     Bug(
         "a proof is sealed without what another machine promised", "challenge/arena/models.py",
-        "if elsewhere is not None:", "if False:",
+        "if not held.model_digest and self._can_be_shown(held.round) and", "if False and",
         "tests/challenge/test_branches.py::test_nothing_is_sealed_while_another_machines_promise_may_be_shown",
+    ),
+    Bug(
+        "a proof is sealed without what was shown while its last model was made", "challenge/arena/models.py",
+        "for other in self._held().values()}", "for other in {}.values()}",
+        "tests/challenge/test_branches.py::test_what_is_shown_while_the_last_model_is_made_is_sealed_too",
     ),
     Bug(
         "a state that was not copied to its end is taken for one", "pol/relay.py",

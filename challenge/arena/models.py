@@ -12,8 +12,10 @@ from challenge.arena.beacons import latched
 from challenge.arena.runfolder import RunFolder
 from challenge.arena.session import NotYet, Session
 from challenge.arena.submit import promised
+from challenge.claims import OPENED_GROUPS
 from challenge.console import say
 from challenge.dispute import open_segments
+from challenge.onchain import suspects_of
 from challenge.signing import sign_proof
 from pol import Proof, Submission, recorded, seal
 from pol.errors import SpecError
@@ -22,7 +24,7 @@ from pol.proof import states_of
 from pol.state import Tensors, from_safetensors, model_tensors, to_safetensors
 from pol.store import BlobStore
 from pol.tensors import tensors_digest
-from watermark import Claim, MarkParameters, WatermarkKey, detect, mark_run
+from watermark import Claim, MarkParameters, WatermarkKey, detect, mark_run, opening_groups
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Models:
             return held[now], now
         model = proof.submission
         if model is None:
+            if ended:
+                self._insist_on_all_promises()
             over = ended and (now > self._rounds or (now == self._rounds and now in held))
             last = held[max(held)] if held and over else None
             model = last or self._branch(proof, held, wait, unmarked)
@@ -56,7 +60,7 @@ class Models:
         if before is not None and not ended:
             raise NotYet(f"no state after that of round {before} is kept and anchored yet: repeat this later")
         if ended and proof.submission is None:
-            self._seal(model, held)
+            self._seal(model)
         self.store.put(self._blob(model))
         return model, before
 
@@ -77,11 +81,14 @@ class Models:
                 found[held.round] = self._submission(branch, digest, cid, run.mark)
         return found
 
-    def _promised_elsewhere(self) -> int | None:
-        """A round whose model may still be shown, and is not known here."""
-        hidden = [held for held in read_run(self.session.client, self.kept.number).submissions if not held.model_digest]
-        rounds = (held.round for held in hidden if self._can_be_shown(held.round) and self._promise(held) is None)
-        return next(rounds, None)
+    def _insist_on_all_promises(self) -> None:
+        """Raise :class:`NotYet` while a model of the run may still be shown that only another machine knows."""
+        for held in read_run(self.session.client, self.kept.number).submissions:
+            if not held.model_digest and self._can_be_shown(held.round) and self._promise(held) is None:
+                raise NotYet(
+                    f"what was promised in round {held.round} is in another machine's journal, and the proof must have "
+                    "it: go on there, or repeat this once it is shown"
+                )
 
     def _promise(self, held: SubmittedModel) -> Any:
         """What the round's model is, by this machine's journal; ``None``: it was promised on another."""
@@ -136,19 +143,24 @@ class Models:
             raise SpecError(f"all models of a run have its mark, or none has: submit this one {way} --unmarked")
         with self.session.promises.lent():  # the run may be training, and must anchor
             model = self._trunk(proof, segment) if unmarked else self._marked(segment, mark.value)
-            if first and not unmarked:
+            if segment != self._reference and not unmarked:
                 self._look_for_copies(proof, model, mark.value)
         return self._submission(segment, tensors_digest(model), self.kept.models.put(to_safetensors(model)), mark)
 
     def _look_for_copies(self, proof: Proof, model: Tensors, beta: bytes) -> None:
-        """Say so if copies of a late model would go unnoticed: they are looked at in the coordinates of theta_ref."""
+        """Say so if copies of a late model would go unnoticed: they are looked at in the coordinates of theta_ref.
+
+        As a court looks: with some groups opened, and all models of the task counted.
+        """
         promise = self.kept.spec.watermark
         assert promise is not None
         parameters = MarkParameters.from_json(promise.parameters, where="spec.watermark")
-        if parameters.trained_in:
+        if set(parameters.channels) != {"weights"}:
             return  # read in answers as well, which no training turns away
         key, theta_ref = WatermarkKey.load(self.kept.key), self._trunk(proof, self._reference)
-        (found,) = detect(model, [Claim.make(key, beta, parameters, range(parameters.groups), theta_ref)])
+        groups = opening_groups(beta, key.root, parameters.groups, min(OPENED_GROUPS, parameters.groups))
+        claim = Claim.make(key, beta, parameters, groups, theta_ref)
+        (found,) = detect(model, [claim], suspects=suspects_of(proof, self.session.client))
         if not found.accepted:
             say(
                 f"{'copies':<14}of this model will not be noticed: training since the first submission turned it away "
@@ -165,18 +177,13 @@ class Models:
         data = kept.data if kept.data.is_file() else None
         return mark_run(kept.proof, segment, WatermarkKey.load(kept.key), beta, dataset=data)
 
-    def _seal(self, model: Submission, held: dict[int, Submission]) -> None:
+    def _seal(self, model: Submission) -> None:
         """Sign the proof of the whole run, with all its models: the last branch off the trunk is its submission.
 
-        Raises :class:`NotYet` while another model of the run may still be shown, which only another machine knows.
+        What was hidden may have been shown while ``model`` was made: in this order none of it can be missed.
         """
-        elsewhere = self._promised_elsewhere()
-        if elsewhere is not None:
-            raise NotYet(
-                f"what round {elsewhere} was promised is in another machine's journal, and the proof must have it: "
-                "go on there, or repeat this once it is shown"
-            )
-        known = {other.model_digest: other for other in held.values()}
+        self._insist_on_all_promises()
+        known = {other.model_digest: other for other in self._held().values()}
         *earlier, last = sorted((known | {model.model_digest: model}).values(), key=_branch_of)
         signer = self.session.signer
         if signer is None:

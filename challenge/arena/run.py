@@ -124,6 +124,7 @@ def train(
         arena run train runs/alice --yes
     """
     from pol import Recorder
+    from pol.journal import JOURNAL
     from pol.proof import MANIFEST
     from pol.sources import committed_samples
 
@@ -132,7 +133,7 @@ def train(
         raise CannotRun(f"{folder}: the run's beacon is not latched yet: repeat `arena run register`")
     session.ask("send about eight anchors while training?", "the run")
     session.asks = False
-    if not (kept.proof / MANIFEST).is_file():
+    if (kept.proof / JOURNAL).exists() or not (kept.proof / MANIFEST).is_file():  # killed in between, it goes on
         samples = committed_samples(kept.spec, data or (kept.data if kept.data.is_file() else None))
         anchorer = RunAnchorer(session.client, kept.number)
         with (

@@ -183,7 +183,8 @@ def batch_norm_backward(
 ) -> Three:  # fmt: skip
     """The gradients of input, weight and bias, where ``wanted``.
 
-    Errors: as of :func:`layer_norm_backward`; out of training 3 e of the input's gradient.
+    Errors: as of :func:`layer_norm_backward`. Out of training, where the root is one more rounding: 3 e of the input's
+    gradient, and sum|grad * y| e more of the weight's.
     """
     g, dims = single(grad), [0, *range(2, x.dim())]
     if training:

@@ -18,8 +18,10 @@ from chain.errors import ContractReverted, Overtaken
 from chain.scoring import Scoring
 from challenge.arena_cli import app
 from pol.errors import CannotRun, SpecError
+from pol.journal import JOURNAL, Journal
+from pol.proof import MANIFEST
 from tests.chain.anvil import require_anvil
-from tests.challenge.arena_shell import Shell, task_text
+from tests.challenge.arena_shell import Killed, Shell, task_text
 
 CREATOR, ALICE, BOB, VERA, VICTOR, DORA = range(6)
 
@@ -168,6 +170,10 @@ class TestTaskFile:
             read_task_file(tmp_path / "none.toml")
 
 
+def killed(*_):
+    raise Killed
+
+
 @pytest.mark.slow
 def test_a_whole_task_line_by_line(shell):
     """Two trainers, two validators and a delegator, every line typed twice; afterwards all tokens are accounted for."""
@@ -180,7 +186,15 @@ def test_a_whole_task_line_by_line(shell):
         shell.chain.mine(3)
         shell.twice(who, "run", "register", 1, folder, *store, "--wait", 0)
         assert "you act as" in shell(VERA, "run", "train", folder, code=1)["error"]
-        shell.twice(who, "run", "train", folder)
+        if who == ALICE:
+            with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Journal, "remove", killed)
+                shell(who, "run", "train", folder)
+            assert (folder / "proof" / MANIFEST).exists() and (folder / "proof" / JOURNAL).exists()
+            assert shell(who, "run", "train", folder)["transactions"] == []
+            assert not (folder / "proof" / JOURNAL).exists()
+        else:
+            shell.twice(who, "run", "train", folder)
         assert "not there yet" in shell(who, "submit", "commit", folder, *store, "--wait", 0, code=3)["error"]
         shell.chain.mine(3)
         shell.twice(who, "submit", "commit", folder, *store)

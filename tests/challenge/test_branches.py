@@ -219,6 +219,23 @@ def test_nothing_is_sealed_while_another_machines_promise_may_be_shown(
     assert earlier == [1] * (now == 105)
 
 
+def test_what_is_shown_while_the_last_model_is_made_is_sealed_too(
+    train_set: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Making it may take an hour, in which another machine promises and shows one."""
+    models = models_of(train_set, tmp_path, LIGHT, monkeypatch)
+    ended(tmp_path, monkeypatch)
+    desk, make = Desk(), Models._made
+
+    def made(*args: Any) -> Submission:
+        desk.shown = (in_round_1(trunk_model(tmp_path / "proof", 1), 1),)
+        return make(*args)
+
+    monkeypatch.setattr(Models, "_made", made)
+    assert models(desk).next(0, unmarked=True)[0].reference_segment == 3
+    assert [mark.reference_segment for mark in Proof.read(tmp_path / "proof").submissions] == [1, 3]
+
+
 def test_one_command_at_a_time_submits_from_a_folder(tmp_path: Path) -> None:
     """While one makes its model, another would seal a proof that does not have it."""
     with alone(tmp_path), pytest.raises(NotYet, match="another `arena submit commit`"), alone(tmp_path):

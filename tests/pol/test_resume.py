@@ -87,6 +87,24 @@ def test_a_resumed_loop_that_does_something_else_is_told_at_once(tmp_path: Path,
         train(recorder, train_set, decayed)
 
 
+def test_a_resumed_loop_that_cannot_be_compared_goes_on(
+    tmp_path: Path, honest_run: Path, train_set: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device may have no room for two whole states, and what was anchored cannot be begun again."""
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    interrupt(small_spec(train_set), train_set, tmp_path / "proof", 35)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorder, "_take_steps_of", full)
+        with pytest.warns(UserWarning, match="no memory to compare"):
+            record(small_spec(train_set), train_set, tmp_path / "proof")
+        with pytest.raises(torch.OutOfMemoryError):
+            record(small_spec(train_set), train_set, tmp_path / "from the start")
+    assert same_proof(tmp_path / "proof", honest_run)
+
+
 def test_a_state_that_is_changed_after_it_was_resumed_is_refused(tmp_path: Path, train_set: Dataset) -> None:
     spec = small_spec(train_set)
     interrupt(spec, train_set, tmp_path / "proof", 35)

@@ -117,6 +117,24 @@ def test_gradients_of_norms(kernels: compiled.Functions | None, n: int, seed: in
 
 
 @settings(deadline=None, max_examples=30)
+@given(st.sampled_from([1, 7, 3000]), seeds, spreads, st.sampled_from([0.0, 1000.0]))
+def test_gradients_of_a_batch_norm_out_of_training(n: int, seed: int, spread: int, level: float) -> None:
+    x, g = draw(1, 3, n, seed=seed, spread=spread) + level, draw(1, 3, n, seed=seed + 1, spread=spread)
+    mean, varied = x.mean((0, 2)), draw(3, seed=seed + 2, spread=spread).square() + 0.5
+    weight = draw(3, seed=seed + 3, spread=spread)
+    to_x, to_weight, _ = normalisation.batch_norm_backward(
+        g, x, weight, mean, varied, None, None, False, 1e-5, [True, True, False]
+    )
+    assert to_x is not None and to_weight is not None
+    root = 1 / (varied.double() + 1e-5).sqrt().view(1, 3, 1)
+    truth = g.double() * weight.double().view(1, 3, 1) * root
+    assert bool(((to_x.double() - truth).abs() <= 3 * truth.abs() * E + LEAST).all())
+    terms = (g.double() * (x.double() - mean.double().view(1, 3, 1)) * root)[0]
+    whole = exactly(terms.unsqueeze(-1)).view(-1)
+    assert bool(((to_weight.double() - whole).abs() <= (4.25 * terms.abs().sum(1) + whole.abs()) * E + LEAST).all())
+
+
+@settings(deadline=None, max_examples=30)
 @given(st.sampled_from([1, 5, 512, BLOCK]), seeds, spreads)
 def test_products_and_scattered_sums(k: int, seed: int, spread: int) -> None:
     a, b = draw(3, k, seed=seed, spread=spread), draw(k, 4, seed=seed + 1, spread=spread)
