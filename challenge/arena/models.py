@@ -163,8 +163,8 @@ class Models:
         (found,) = detect(model, [claim], suspects=suspects_of(proof, self.session.client))
         if not found.accepted:
             say(
-                f"{'copies':<14}of this model will not be noticed: training since the first submission turned it away "
-                f"from where the mark is read ({found.matches} of {found.trials} bits); copies of the first still are"
+                f"{'copies':<14}of this model will not be noticed: training since theta_ref was anchored turned it "
+                f"away from where the mark is read ({found.matches} of {found.trials} bits)"
             )
 
     def _trunk(self, proof: Proof, segment: int) -> Tensors:
