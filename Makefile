@@ -106,8 +106,9 @@ exact: .venv/installed-dev
 	@$(BIN)/python -m experiments.exact.speed
 	@$(BIN)/python -m experiments.page
 
-exact-gpu: .venv/installed
-	@$(BIN)/python -m experiments.exact.run --device cuda
+exact-gpu: .venv/installed-dev
+	@$(BIN)/python -m experiments.exact.run --device cuda; differs=$$?; \
+	$(BIN)/python -m experiments.exact.speed cuda && $(BIN)/python -m experiments.page && exit $$differs
 
 test-contracts: $(CONTRACTS)/node_modules/.installed
 	@cd $(CONTRACTS) && $(FORGE) test

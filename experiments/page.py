@@ -198,7 +198,7 @@ def exact_numerics(digests: dict[str, Any], speed: dict[str, Any]) -> Iterator[s
     yield PEERS
 
 
-def exact_on_a_gpu(found: dict[str, Any] | None) -> Iterator[str]:
+def exact_on_a_gpu(found: dict[str, Any] | None, speed: dict[str, Any] | None) -> Iterator[str]:
     """What ``make exact-gpu`` last found."""
     if found is None:
         yield "No GPU was at hand yet: `make exact-gpu` compares one with the digests above.\n"
@@ -211,6 +211,16 @@ def exact_on_a_gpu(found: dict[str, Any] | None) -> Iterator[str]:
         for precision, row in precisions.items()
     ]
     yield table(["training", "precision", "digest", "as on the CPU"], rows) + "\n"
+    if speed is None:
+        return
+    taken = "by int8 slices" if speed["int8 slices"] else "in float64"
+    yield f"Steps on {speed['device']}, seconds of the wall, native with TF32 off; long exact products {taken}.\n"
+    rows = []
+    for name, row in speed["workloads"].items():
+        ratios = [a / b for a, b in zip(row["seconds"]["exact"], row["seconds"]["native"], strict=True)]
+        memory = f"{row['peak MiB']['exact'] / row['peak MiB']['native']:.2f}"
+        rows.append([name, spread(ratios, lambda value: f"{value:.2f}"), memory])
+    yield table(["training", "/ native", "peak memory / native"], rows) + "\n"
 
 
 def exact_accuracy(results: dict[str, Any]) -> Iterator[str]:
@@ -272,9 +282,10 @@ def main() -> None:
         f"{machine['processor']}, {machine['capability']}, torch {machine['torch']}, {machine['threads']} threads"
     )
     parts = [HEAD.format(machine=described), *overhead(recording), *verification(verifying)]
-    reached, device = (HERE / "exact" / f"{name}.json" for name in ("accuracy", "gpu"))
-    gpu = json.loads(device.read_text()) if device.is_file() else None
-    parts += [*exact_numerics(exact, speed), *exact_on_a_gpu(gpu), *exact_accuracy(json.loads(reached.read_text()))]
+    accuracies = json.loads((HERE / "exact" / "accuracy.json").read_text())
+    files = [HERE / "exact" / f"{name}.json" for name in ("gpu", "gpu-speed")]
+    gpu = [json.loads(file.read_text()) if file.is_file() else None for file in files]
+    parts += [*exact_numerics(exact, speed), *exact_on_a_gpu(*gpu), *exact_accuracy(accuracies)]
     parts += gas(chain)
     PAGE.write_text("\n".join(parts))
     plot_growth(recording)

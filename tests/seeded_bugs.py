@@ -59,6 +59,11 @@ BUGS = [
         f"{EXACT}/test_grid.py::test_one_bit_more_and_the_order_shows",
     ),
     Bug(
+        "exact: a slice of eight bits does not borrow from the next", "pol/portable/slices.py",
+        "rest = (rest - low) >> BITS", "rest = rest >> BITS",
+        f"{EXACT}/test_slices.py::test_a_product_by_slices_is_the_product",
+    ),
+    Bug(
         "exact: a convolution's unit changes along the contraction", "pol/portable/convolution.py",
         "images = quantised(_padded(x, padding), list(range(1, x.dim())), beta)",
         "images = quantised(_padded(x, padding), [1], beta)",

@@ -3,6 +3,9 @@
 ``python -m experiments.exact.speed`` prints and writes ``speed.json`` beside this file: medians of the seconds of
 processor of a step (native, exact through torch alone, and exact with compiled kernels), of each round's ratios, the
 memory at the peak of a process that does the one or the other, and where the time of a step goes.
+
+``python -m experiments.exact.speed cuda`` writes ``gpu-speed.json``: the same steps on a GPU, native with TF32 off, in
+seconds of the wall, with the GPU's memory at its peak.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pol import exact
 from pol.data import Batch
+from pol.portable import slices
 from pol.portable.mode import way
 from pol.portable.table import REPLACED, name_of
 from pol.program import config_from, load_program, program_digest
@@ -84,20 +88,29 @@ class Groups(TorchDispatchMode):
         return result
 
 
-def stepper(name: str) -> Callable[..., float]:
-    """Takes one step of a kind, and gives its seconds of processor."""
-    program_name, config, batch = WORK[name]
+def now(device: str) -> float:
+    """Seconds of processor; on a GPU, seconds of the wall once it has done what it was given."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def stepper(name: str, device: str = "cpu") -> Callable[..., float]:
+    """Takes one step of a kind, and gives its seconds."""
+    program_name, config, samples = WORK[name]
     program = load_program(program_name, program_digest(program_name))
-    state = program.build(config_from(config), SEED)
+    state = program.build(config_from(config), SEED).to(device)
+    batch = tuple(part.to(device) for part in samples)
 
     def step(*contexts: AbstractContextManager[Any]) -> float:
-        began = time.process_time()
+        began = now(device)
         for context in contexts:
             context.__enter__()
         program.train_step(state, batch)
         for context in reversed(contexts):
             context.__exit__(None, None, None)
-        return time.process_time() - began
+        return now(device) - began
 
     return step
 
@@ -149,9 +162,38 @@ def peak(name: str, kind: str) -> int:
     return int(result.stdout)
 
 
+def on_gpu(device: str) -> dict[str, Any]:
+    """Seconds of native and exact steps in turn, ROUNDS of them after one that is not counted, and peaks of memory."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    found = {}
+    for name in WORK:
+        step = stepper(name, device)
+        rounds = [[watched(step, context(), device) for context in (nullcontext, exact)] for _ in range(ROUNDS + 1)]
+        kinds = dict(zip(("native", "exact"), zip(*rounds[1:], strict=True), strict=True))
+        found[name] = {
+            "seconds": {kind: [round(seconds, 4) for seconds, _ in steps] for kind, steps in kinds.items()},
+            "peak MiB": {kind: max(peak for _, peak in steps) >> 20 for kind, steps in kinds.items()},
+        }
+    index = torch.device(device).index or 0
+    return {
+        "device": torch.cuda.get_device_name(index), "torch": torch.__version__,
+        "int8 slices": slices.faster(torch.device("cuda", index)), "workloads": found,
+    }  # fmt: skip
+
+
+def watched(step: Callable[..., float], context: AbstractContextManager[None], device: str) -> tuple[float, int]:
+    """The seconds of a step on a GPU, and the most bytes of its memory that tensors took."""
+    torch.cuda.reset_peak_memory_stats(device)
+    return step(context), torch.cuda.max_memory_allocated(device)
+
+
 def main() -> None:
     """Measure everything, or, with a name and a kind, one process's peak."""
     torch.set_num_threads(1)
+    if sys.argv[1:2] == ["cuda"]:
+        (HERE / "gpu-speed.json").write_text(json.dumps(on_gpu("cuda"), indent=1) + "\n")
+        return
     if len(sys.argv) == 3:
         step = stepper(sys.argv[1])
         for _ in range(2):

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pol.portable import fused
+from pol.portable import fused, slices
 from pol.portable.dot import BLOCK, product_bits, sum_bits
 from pol.portable.fused import shift_factor
 
@@ -92,6 +92,10 @@ def product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 def _block_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     beta = product_bits(max(a.shape[-1], 1))
+    if slices.worth(a, b):
+        left, right = magnitude(a, [-1]), magnitude(b, [-2])
+        factor = 2.0 ** (1 - beta)
+        return slices.product(on_grid(a, left, beta), left * factor, on_grid(b, right, beta), right * factor)
     # A sum whose terms are all -0 is -0 or +0, by where a library begins: adding +0 makes it +0
     return (quantised(a, [-1], beta) @ quantised(b, [-2], beta)).add_(0.0)
 
