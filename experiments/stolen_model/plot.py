@@ -43,10 +43,10 @@ def plot_roc(name: str, rows: Sequence[Row], folder: Path) -> Path | None:
             independent = scores(rows, scheme, stolen=False)
             if stolen and independent:
                 ours = scheme in CHANNELS
-                label = f"{scheme} ({auc(stolen, independent):.3f})"
+                label = f"{scheme} ({auc(stolen, independent):.3f}, {len(stolen)} : {len(independent)})"
                 axes.plot(*roc(stolen, independent), lw=2.2 if ours else 1.2, ls="-" if ours else "--", label=label)
                 drawn = True
-        axes.set_title(f"{title} models (area under the curve)")
+        axes.set_title(f"{title} models (area under the curve, stolen : independent)")
         axes.set_xlabel("independent models accused")
         if axes.lines:
             axes.legend(loc="lower right")

@@ -17,7 +17,7 @@ from pol.errors import SpecError
 from watermark import Evidence, WatermarkKey
 from watermark.outputs import OutputMark, embed_outputs, output_matches, probe_indices
 from watermark.outputs.extractor import soft_values_of
-from watermark.outputs.parameters import MAX_STRENGTH
+from watermark.outputs.parameters import MAX_STRENGTH, MIN_IMAGES
 from watermark.outputs.reading import agreeing, seen_outputs
 
 
@@ -25,11 +25,13 @@ from watermark.outputs.reading import agreeing, seen_outputs
 class Outputs:
     """A payload in every output of an image-to-image network; all of it is opened, on probes that a beacon draws.
 
-    The network is fine-tuned for ``steps`` steps to marked outputs, the mark of an rms of ``amplitude``.
+    The network is fine-tuned for ``steps`` steps to marked outputs, the mark of an rms of ``amplitude``; ``images``
+    outputs are judged together.
     """
 
     steps: int
     amplitude: float
+    images: int = MIN_IMAGES
     strength: float = 1.0
     black_box: ClassVar[bool] = True
 
@@ -81,7 +83,8 @@ class Outputs:
 
     def parameters(self, owner: Owner) -> OutputMark:
         """See :class:`Channel`."""
-        return OutputMark(groups=16, leaves=LEAVES, strength=min(MAX_STRENGTH, self.amplitude * self.strength))
+        strength = min(MAX_STRENGTH, self.amplitude * self.strength)
+        return OutputMark(groups=16, leaves=LEAVES, strength=strength, images=self.images)
 
     def _key(self, owner: Owner) -> WatermarkKey:
         return WatermarkKey(secret(owner.seed, b"outputs"), self.parameters(owner).leaf_count)
