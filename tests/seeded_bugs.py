@@ -407,6 +407,11 @@ BUGS = [
         "tests/watermark/test_branch.py::test_triggers_weigh_as_much_beside_the_task_as_was_promised",
     ),
     Bug(
+        "the loss of the mark in the weights weighs nothing", "watermark/weights/loss.py",
+        "return total / self._count", "return 0 * total / self._count",
+        "tests/watermark/test_branch.py::test_training_writes_the_bits_before_the_last_step_does",
+    ),
+    Bug(
         "a branch is finished a step late", "watermark/branch.py",
         "state.step + 1 == self.end", "state.step == self.end",
         "tests/watermark/test_branch.py",

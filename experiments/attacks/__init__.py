@@ -24,7 +24,7 @@ from experiments.attacks import (
     symmetry,
     unlearning,
 )
-from experiments.attacks.accusers import ACCUSERS
+from experiments.attacks.accusers import ACCUSERS, Accuser
 from experiments.attacks.attack import Attack, Kind, Setting, Value
 from experiments.attacks.networks import weights_of
 
@@ -49,18 +49,26 @@ ATTACKS: dict[str, Attack] = {attack.name: attack for family in FAMILIES for att
 
 
 def table() -> list[dict[str, str]]:
-    """One row an attack, of text: number, name, family, source, published and run parameters, kinds of model."""
+    """One row an attack, of text: number, name, family, source, published and run parameters, kinds of model.
+
+    After the attacks on models the accusers, whose row says which channel they use.
+    """
+    rows: list[tuple[Attack | Accuser, str, str]] = [
+        (attack, attack.family, ", ".join(attack.kinds))
+        for attack in sorted(ATTACKS.values(), key=lambda attack: attack.number)
+    ]
+    rows += [(accuser, "accusers", accuser.channel) for accuser in ACCUSERS.values()]
     return [
         {
             "number": str(attack.number),
             "attack": attack.name,
-            "family": attack.family,
+            "family": family,
             "source": attack.source,
             "published": _text(attack.published.items()),
             "run": _text(attack.run.items()),
-            "models": ", ".join(attack.kinds),
+            "models": models,
         }
-        for attack in sorted(ATTACKS.values(), key=lambda attack: attack.number)
+        for attack, family, models in rows
     ]
 
 

@@ -223,7 +223,7 @@ ATTACKS = (
     Attack(
         number=3, name="adversarial-training", family="fine-tuning", source=f"Madry et al., ICLR 2018; {SOK}",
         published={"reach": 0.25, "step": 0.01, "iterations": 40, "epochs": 5},
-        run={"reach": 0.25, "step": 0.04, "iterations": 10, "epochs": 5, "rate": 1.0},
+        run={"reach": 0.25, "step": 0.01, "iterations": 40, "epochs": 5, "rate": 1.0},
         action=adversarial, kinds=CLASSIFIERS,
     ),
     Attack(
@@ -233,17 +233,17 @@ ATTACKS = (
     ),
     Attack(
         number=8, name="label-noising", family="fine-tuning", source=SOK,
-        published={"share": 0.8, "top": 3, "epochs": 20}, run={"share": 0.8, "top": 3, "epochs": 5, "rate": 1.0},
+        published={"share": 0.8, "top": 3, "epochs": 20}, run={"share": 0.8, "top": 3, "epochs": 20, "rate": 1.0},
         action=noised, kinds=CLASSIFIERS,
     ),
     Attack(
         number=9, name="regularisation", family="fine-tuning", source=f"Shafieinejad et al., 2019; {SOK}",
         published={"decay": 0.1, "epochs": 5, "tune": 50},
-        run={"decay": 0.1, "epochs": 5, "tune": 20, "rate": 1.0}, action=regularised, kinds=BUILT,
+        run={"decay": 0.1, "epochs": 5, "tune": 50, "rate": 1.0}, action=regularised, kinds=BUILT,
     ),
     Attack(
         number=25, name="refit", family="fine-tuning", source="Chen et al., AsiaCCS 2021",
-        published={"elastic": 10.0, "epochs": 60}, run={"elastic": 10.0, "epochs": 10, "rate": 5.0},
+        published={"elastic": 10.0, "epochs": 60}, run={"elastic": 10.0, "epochs": 60, "rate": 5.0},
         action=refit, kinds=BUILT,
     ),
     Attack(

@@ -145,10 +145,10 @@ ATTACKS = (
     _attack(
         number=11, name="neural-laundering", source=f"Aiken et al., Computers & Security 2021; {SOK}",
         published={"dormant": 0.3, "woken": 1.5, "extract": 30, "samples": 50_000},
-        run={"weight": 0.05, "extract": 15, "epochs": 15, "prune": 0.3, "rate": 1.0}, action=laundered,
+        run={"weight": 0.05, "extract": 30, "epochs": 15, "prune": 0.3, "rate": 1.0}, action=laundered,
     ),
     _attack(
         number=27, name="wrk", source="Xiao et al., 2025 (arXiv 2511.07947)", published={"epochs": 20},
-        run={"reach": 0.3, "iterations": 5, "epochs": 10, "rate": 1.0}, action=reshaped,
+        run={"reach": 0.3, "iterations": 5, "epochs": 20, "rate": 1.0}, action=reshaped,
     ),
 )  # fmt: skip

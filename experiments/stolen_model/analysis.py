@@ -92,6 +92,17 @@ def scores(rows: Sequence[Row], scheme: str, *, stolen: bool, family: str | None
     return found
 
 
+def found_share(rows: Sequence[Row], scheme: str, *, family: str | None = None) -> float:
+    """The share of stolen models (of extraction, or of all other attacks) found at the threshold; NaN without any."""
+    told = [
+        bool(reading["found"])
+        for row in rows
+        if (reading := row.reading(scheme)) and "@" not in row.what
+        if row.family is not None and (row.family == EXTRACTION) == (family == EXTRACTION)
+    ]
+    return sum(told) / len(told) if told else math.nan
+
+
 def auc(stolen: Sequence[float], independent: Sequence[float]) -> float:
     """The chance that a stolen model scores above an independent one, ties counted half; NaN without either."""
     if not stolen or not independent:

@@ -155,7 +155,8 @@ class Bench:
     def null(self, channel: str, number: int, keys: int) -> Record:
         """How often the bits of ``keys`` other keys match on innocent ``number``."""
         first = 10**9 + 10**6 * self.seed + keys * number
-        coins = self.channels[channel].null(self.owner, self.innocent(number), range(first, first + keys))
+        tested = channels_of({**self.workload.channels, **self.workload.nulls})[channel]
+        coins = tested.null(self.owner, self.innocent(number), range(first, first + keys))
         return {"matches": coins.matches, "trials": coins.trials, "chance": str(coins.chance)}
 
     def accuse(self, name: str) -> Record:

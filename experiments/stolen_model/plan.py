@@ -87,7 +87,8 @@ class Plan:
         """The cells of a workload, what matters most first, so that a run that is stopped early says most."""
         first, innocents = ["cost", "released"], [f"innocent-{n}" for n in range(workload.innocents)]
         if OURS in workload.marks:
-            nulls = [f"null-{channel}-{n}" for channel in workload.channels for n in range(workload.innocents)]
+            tested = [*workload.channels, *workload.nulls]
+            nulls = [f"null-{channel}-{n}" for channel in tested for n in range(workload.innocents)]
             accusers = [f"accuser-{accuser}" for accuser in workload.accusers]
             ours = [*first, *self._attacks(workload, OURS), *innocents, *nulls, *accusers]
             yield from (Cell(workload.name, OURS, seed, what) for seed in self.seeds for what in ours)
@@ -97,10 +98,14 @@ class Plan:
 
     def digest(self, cell: Cell) -> str:
         """The digest of what the cell's record depends on."""
-        run = dict(attack_of(cell.what).run) if cell.what.partition("@")[0] in ATTACKS else {}
+        run: dict[str, Any] = dict(attack_of(cell.what).run) if cell.what.partition("@")[0] in ATTACKS else {}
+        run |= {part: dict(ATTACKS[part].run) for part in run.get("parts", ())}
         if cell.what.startswith("accuser-"):
             run = dict(accuser_of(cell.what.removeprefix("accuser-")).run)
-        keys = self.keys(self.workloads[cell.workload]) if cell.what.startswith("null-") else 0
+        keys = 0
+        if cell.what.startswith("null-"):
+            workload = self.workloads[cell.workload]
+            keys, run = self.keys(workload), dict(workload.nulls.get(cell.what.split("-")[1], {}))
         return digest_of([self.models_digest(cell), run, keys])
 
     def keys(self, workload: Workload) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -50,10 +50,11 @@ class Workload:
 
     ``student`` are the changes to the config that make another architecture, ``fit_steps`` how long the embedded
     baselines are fine-tuned in, ``marks`` which models are released, ``channels`` the settings of ours
-    (:mod:`experiments.stolen_model.channels`), ``attacks`` those that are run (nothing: all that fit), ``accusers``
-    the attacks on the null hypothesis that are. ``effort`` scales the epochs of attacks; there are ``innocents`` other
-    models; without ``curves`` attacks are run at one strength only. Raise ``version`` when code changes what a result
-    means: every cell is then run again.
+    (:mod:`experiments.stolen_model.channels`), ``nulls`` those of channels that are not embedded here and whose null
+    hypothesis alone is tested, ``attacks`` those that are run (nothing: all that fit), ``accusers`` the attacks on the
+    null hypothesis that are. ``effort`` scales the epochs of attacks; there are ``innocents`` other models; without
+    ``curves`` attacks are run at one strength only. Raise ``version`` when code changes what a result means: every cell
+    is then run again.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Workload:
     fit_steps: int
     marks: tuple[str, ...]
     channels: dict[str, dict[str, Any]]
+    nulls: dict[str, dict[str, Any]] = field(default_factory=dict)
     shape: tuple[int, int, int] | None = None
     attacks: tuple[str, ...] = ()
     accusers: tuple[str, ...] = ()
@@ -82,7 +84,8 @@ class Workload:
 
     def table(self) -> dict[str, Any]:
         """What the models depend on."""
-        return asdict(self) | {"marks": None, "attacks": None, "accusers": None, "innocents": None, "curves": None}
+        unseen = {"marks": None, "attacks": None, "accusers": None, "innocents": None, "curves": None}
+        return {name: value for name, value in asdict(self).items() if name != "nulls"} | unseen
 
     def shortened(self, steps: int, accusers: Sequence[str], effort: float, innocents: int) -> Workload:
         """The same, trained for ``steps`` only, and with these accusers, effort and innocents."""

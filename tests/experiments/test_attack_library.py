@@ -42,7 +42,7 @@ def test_the_suite_is_whole_and_every_name_stands_for_one_attack() -> None:
 
 def test_the_table_has_a_row_for_every_attack_with_what_was_published_and_what_is_run() -> None:
     rows = {row["attack"]: row for row in table()}
-    assert set(rows) == set(ATTACKS)
+    assert set(rows) == {*ATTACKS, *ACCUSERS}
     assert all(row["source"] and row["models"] for row in rows.values())
     assert "share 0.96" in rows["fine-pruning"]["published"]
     assert rows["merge-dare"]["run"] == "drop 0.9"

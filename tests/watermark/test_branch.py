@@ -120,6 +120,11 @@ def test_another_key_or_beacon_makes_another_model(run: Run, key: WatermarkKey) 
     assert len({models[i]["layers.1.weight"].numpy().tobytes() for i in range(3)}) == 3
 
 
+def test_training_writes_the_bits_before_the_last_step_does(run: Run, key: WatermarkKey) -> None:
+    (found,) = detect_channels(run.branch(key, finished=False), [claim(run, key)], court=court())
+    assert {evidence.channel: evidence.accepted for evidence in found} == {"weights": True, "triggers": True}
+
+
 @pytest.mark.parametrize("percent", [100, 30])
 def test_triggers_weigh_as_much_beside_the_task_as_was_promised(run: Run, percent: int) -> None:
     triggers = PARAMETERS.triggers
