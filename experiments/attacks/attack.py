@@ -42,8 +42,8 @@ class Setting:
 
     Only some attacks need what follows, and they say so in ``Attack.needs``. ``mark(model, secret, strength)`` is the
     owner's own algorithm, with a key of the thief's and ``strength`` times the margin. ``copies`` are marked with other
-    keys, from the victim's trunk; ``partner`` is a model of the victim's architecture that the thief trained without
-    it (for LoRA: on the same base). ``claim`` is the owner's claim, which opened some leaves to the thief.
+    keys, from the victim's trunk; ``partners`` are two models of the victim's architecture that the thief trained
+    without it (for LoRA: on the same base). ``claim`` is the owner's claim, which opened some leaves to the thief.
     """
 
     kind: Kind
@@ -59,7 +59,7 @@ class Setting:
     shape: tuple[int, int, int] | None = None
     mark: Callable[[nn.Module, bytes, float], nn.Module] | None = None
     copies: tuple[nn.Module, ...] | None = None
-    partner: nn.Module | None = None
+    partners: tuple[nn.Module, ...] | None = None
     claim: Claim | None = None
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

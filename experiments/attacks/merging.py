@@ -30,7 +30,7 @@ def unadapted(network: nn.Module) -> nn.Module:
 
 def linear(victim: nn.Module, setting: Setting, rng: torch.Generator, *, share: float) -> nn.Module:
     """``share`` of the stolen weights and the rest of the partner's (Wortsman et al. 2022, "model soups")."""
-    mine, other = merged(victim), state_of(merged(_partner(setting)))
+    mine, other = merged(victim), state_of(merged(_partners(setting)[0]))
     return loaded(mine, _each(state_of(mine), lambda name, value: share * value + (1 - share) * other[name]))
 
 
@@ -55,9 +55,9 @@ def dare(victim: nn.Module, setting: Setting, rng: torch.Generator, *, drop: flo
     return _combined(victim, setting, merge)
 
 
-def added(victim: nn.Module, setting: Setting, rng: torch.Generator) -> nn.Module:
-    """Task arithmetic: the base and both changes in full (Ilharco et al. 2023, section 4)."""
-    return _combined(victim, setting, lambda changes: changes.sum(0))
+def added(victim: nn.Module, setting: Setting, rng: torch.Generator, *, count: int = 1) -> nn.Module:
+    """Task arithmetic: the base and all changes in full, of ``count`` partners (Ilharco et al. 2023, section 4)."""
+    return _combined(victim, setting, lambda changes: changes.sum(0), count)
 
 
 def negated(victim: nn.Module, setting: Setting, rng: torch.Generator, *, scale: float) -> nn.Module:
@@ -110,9 +110,9 @@ def _is_adapted(network: nn.Module) -> bool:
     return hasattr(network, "merge_and_unload")
 
 
-def _partner(setting: Setting) -> nn.Module:
-    assert setting.partner is not None  # Attack.needs
-    return setting.partner
+def _partners(setting: Setting) -> tuple[nn.Module, ...]:
+    assert setting.partners is not None  # Attack.needs
+    return setting.partners
 
 
 def _each(state: State, change: Callable[[str, torch.Tensor], torch.Tensor]) -> State:
@@ -120,10 +120,12 @@ def _each(state: State, change: Callable[[str, torch.Tensor], torch.Tensor]) -> 
     return {name: change(name, value) if value.is_floating_point() else value for name, value in state.items()}
 
 
-def _combined(victim: nn.Module, setting: Setting, merge: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
-    """The base and ``merge`` of the stolen change and the partner's, a tensor [2, ...] at a time."""
+def _combined(
+    victim: nn.Module, setting: Setting, merge: Callable[[torch.Tensor], torch.Tensor], count: int = 1
+) -> nn.Module:
+    """The base and ``merge`` of the stolen change and those of ``count`` partners, a tensor [1 + count, ...] a time."""
     base = unadapted(victim)
-    models = [state_of(merged(model)) for model in (victim, _partner(setting))]
+    models = [state_of(merged(model)) for model in (victim, *_partners(setting)[:count])]
     return loaded(base, _each(state_of(base), lambda name, value: value + merge(_changes(models, name, value))))
 
 
@@ -152,19 +154,22 @@ def _refactored(
 ATTACKS = (
     Attack(
         number=29, name="merge-linear", family="merging", source="Wortsman et al., ICML 2022", published={"share": 0.5},
-        run={"share": 0.5}, action=linear, kinds=("lora",), needs=("partner",),
+        run={"share": 0.5}, action=linear, kinds=("lora",), needs=("partners",),
     ),
     Attack(
         number=29, name="merge-ties", family="merging", source="Yadav et al., NeurIPS 2023",
-        published={"density": 0.2}, run={"density": 0.2}, action=ties, kinds=("lora",), needs=("partner",),
+        published={"density": 0.2}, run={"density": 0.2}, action=ties, kinds=("lora",), needs=("partners",),
     ),
     Attack(
         number=29, name="merge-dare", family="merging", source="Yu et al., ICML 2024",
-        published={"drop": 0.9}, run={"drop": 0.9}, action=dare, kinds=("lora",), needs=("partner",),
+        published={"drop": 0.9}, run={"drop": 0.9}, action=dare, kinds=("lora",), needs=("partners",),
     ),
-    Attack(
-        number=29, name="task-addition", family="merging", source="Ilharco et al., ICLR 2023", published={}, run={},
-        action=added, kinds=("lora",), needs=("partner",),
+    *(
+        Attack(
+            number=29, name=name, family="merging", source="Ilharco et al., ICLR 2023", published={}, run=run,
+            action=added, kinds=("lora",), needs=("partners",),
+        )
+        for name, run in (("task-addition", {}), ("task-addition-2", {"count": 2}))
     ),
     Attack(
         number=29, name="task-negation", family="merging", source="Ilharco et al., ICLR 2023",

@@ -27,6 +27,7 @@ from watermark import MarkParameters
 OURS: Final = "ours"
 INNOCENT_SEEDS: Final = 1_000_000
 PARTNER: Final = 900_000
+PARTNERS: Final = 2
 COPIES: Final = 800_000
 COPIED: Final = 2
 THIEF: Final = b"thief"
@@ -84,7 +85,7 @@ class Bench:
         ``needs`` names what else is at hand (``Attack.needs``); most of it must be trained first.
         """
         weights = self.channels.get("weights")
-        means: dict[str, Callable[[], Any]] = {"partner": self._partner}
+        means: dict[str, Callable[[], Any]] = {"partners": lambda: tuple(map(self._partner, range(PARTNERS)))}
         if self.mark == OURS:
             means |= {"mark": lambda: self._mark_again, "copies": lambda: tuple(map(self._copy, range(COPIED)))}
         if self.mark == OURS and isinstance(weights, Weights):
@@ -195,8 +196,9 @@ class Bench:
         setting = self.workload.setting(part, part.inputs, effort=self.workload.effort)
         return Owner(model, part, self.split.test, setting, seed, partial(self.workload.fit, part, seed))
 
-    def _partner(self) -> nn.Module:
-        return self._kept("partner", lambda: self.workload.train(self.split.attacker, PARTNER + self.seed))
+    def _partner(self, number: int) -> nn.Module:
+        seed = PARTNER + 1000 * number + self.seed
+        return self._kept(f"partner-{number}", lambda: self.workload.train(self.split.attacker, seed))
 
     def _kept(self, name: str, make: Any) -> nn.Module:
         path = self.cache / self.settings / f"{self.workload.name}-{self.seed}-{name}.safetensors"

@@ -92,23 +92,27 @@ class TestMerging:
 
     def test_a_merge_with_itself_changes_nothing(self) -> None:
         victim = lived_in(KINDS["lora"])
-        setting = setting_of("lora", partner=victim, copies=(victim, victim))
+        setting = setting_of("lora", partners=(victim, victim), copies=(victim, victim))
         whole = self.change(merged(victim))
         for name in ("merge-linear", "collusion"):
             torch.testing.assert_close(self.change(ATTACKS[name].apply(victim, setting, random())), whole)
         every = ATTACKS["merge-ties"].at(density=1.0).apply(victim, setting, random())
         torch.testing.assert_close(self.change(every), whole)
+        for name, times in (("task-addition", 2), ("task-addition-2", 3)):
+            torch.testing.assert_close(self.change(ATTACKS[name].apply(victim, setting, random())), times * whole)
 
     def test_ties_keeps_the_largest_fifth_of_each(self) -> None:
         victim = lived_in(KINDS["lora"])
-        stolen = ATTACKS["merge-ties"].apply(victim, setting_of("lora", partner=victim), random())
+        stolen = ATTACKS["merge-ties"].apply(victim, setting_of("lora", partners=(victim, victim)), random())
         whole, kept = self.change(merged(victim)), self.change(stolen)
         assert float((kept.abs() > 1e-7).float().mean()) == pytest.approx(0.2, abs=0.02)
         assert float(kept.abs().max()) == pytest.approx(float(whole.abs().max()), rel=1e-4)
 
     def test_dare_drops_nine_tenths_and_rescales(self) -> None:
         victim = lived_in(KINDS["lora"])
-        stolen = ATTACKS["merge-dare"].at(drop=0.5).apply(victim, setting_of("lora", partner=victim), random())
+        stolen = (
+            ATTACKS["merge-dare"].at(drop=0.5).apply(victim, setting_of("lora", partners=(victim, victim)), random())
+        )
         whole, left = self.change(merged(victim)), self.change(stolen)
         ratio = (left / whole)[whole.abs() > 1e-4]
         assert torch.isclose(ratio[:, None], torch.tensor([0.0, 1.0, 2.0]), atol=0.02).any(1).all()

@@ -31,7 +31,7 @@ def marked(network: nn.Module, secret: bytes, strength: float) -> nn.Module:
 def equipped(name: str) -> Setting:
     """A setting with all that can be had without a claim."""
     others = tuple(lived_in(KINDS[name], seed) for seed in (7, 8))
-    return setting_of(name, mark=marked, copies=others, partner=others[0])
+    return setting_of(name, mark=marked, copies=others, partners=others)
 
 
 def test_the_suite_is_whole_and_every_name_stands_for_one_attack() -> None:
