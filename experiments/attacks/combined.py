@@ -9,7 +9,6 @@ from experiments.attacks import (
     extraction,
     finetuning,
     inputs,
-    merging,
     perturbation,
     pruning,
     quantisation,
@@ -19,7 +18,7 @@ from experiments.attacks.attack import BUILT, CLASSIFIERS, EVERY, Attack, Kind, 
 
 PARTS: dict[str, Attack] = {
     attack.name: attack
-    for family in (finetuning, pruning, quantisation, perturbation, symmetry, extraction, inputs, merging)
+    for family in (finetuning, pruning, quantisation, perturbation, symmetry, extraction, inputs)
     for attack in family.ATTACKS
 }
 
@@ -50,7 +49,6 @@ ATTACKS = (
     ),
     _combined("sok-3", SOK, ("weight-shift-1.5", "host-mirror"), CLASSIFIERS, "weight shift, flip"),
     _combined("sok-4", SOK, ("adversarial-training", "rtal"), CLASSIFIERS, "adversarial training, RTAL"),
-    _combined("merge-int4", "ours", ("lora-merge", "int4"), ("lora",), "merging, then int4"),
     _combined(
         "everything", "ours", ("ftal-rate-10", *HARDEST[1:]),
         BUILT, "fine-tuning, pruning 70 %, int4, dummy units, permutation",

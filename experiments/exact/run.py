@@ -30,6 +30,7 @@ HERE = Path(__file__).parent
 RESULTS, GPU_RESULTS = HERE / "results.json", HERE / "gpu.json"
 SEED = bytes(range(32))
 REFERENCE = "one thread"
+DIFFERENT = 2  # exit status
 
 
 def trained(name: str, setting: dict[str, Any], *, exactly: bool, device: str) -> dict[str, Any]:
@@ -114,6 +115,7 @@ def described(name: str, setting: dict[str, Any]) -> str:
 def on_gpu(names: list[str], device: str) -> int:
     """Fill ``gpu.json``; how many digests of the GPU differ from the CPU's, a missing one counted as different."""
     results, different = json.loads(RESULTS.read_text()), 0
+    GPU_RESULTS.unlink(missing_ok=True)
     name_of_device = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device
     found: dict[str, Any] = {"device": name_of_device, "torch": torch.__version__, "workloads": {}}
     for name in names:
@@ -144,7 +146,7 @@ def main() -> None:
     elif arguments.device == "cpu":
         on_cpu(names)
     else:
-        sys.exit(min(1, on_gpu(names, arguments.device)))
+        sys.exit(DIFFERENT if on_gpu(names, arguments.device) else 0)
 
 
 if __name__ == "__main__":

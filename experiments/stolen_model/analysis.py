@@ -38,10 +38,17 @@ class Row:
 
     @property
     def family(self) -> str | None:
-        """The attack's family; "copy" for the released model as it is, nothing for what was not stolen."""
+        """The attack's family; "copy" for the released model as it is, nothing for what was not stolen.
+
+        An attack composed of others is extraction if one of them is: its model was taught, not modified.
+        """
         if self.what == "released":
             return "copy"
-        return ATTACKS[self.attack].family if self.attack else None
+        if not self.attack:
+            return None
+        parts: Any = ATTACKS[self.attack].run.get("parts", ())
+        taught = any(ATTACKS[part].family == EXTRACTION for part in parts)
+        return EXTRACTION if taught else ATTACKS[self.attack].family
 
     @property
     def innocent(self) -> bool:

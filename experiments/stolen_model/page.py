@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from challenge.claims import OPENED_GROUPS
 from experiments.attacks import ATTACKS
 from experiments.attacks import table as attack_table
 from experiments.stolen_model.analysis import (
@@ -23,6 +24,7 @@ from experiments.stolen_model.analysis import (
 )
 from experiments.stolen_model.bench import OURS
 from experiments.stolen_model.channels import CHANNELS
+from experiments.stolen_model.channels.weights import suggested
 from experiments.stolen_model.plan import Plan
 from experiments.stolen_model.plot import plots
 from experiments.stolen_model.store import Results
@@ -109,13 +111,16 @@ def _reason(workload: Workload, seed: int, standing: str) -> str:
 def judged_goals(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:
     """The table of goals: what is missed is missed as soon as it is seen, met only where the whole workload was run."""
     yield "## Goals\n"
-    yield "Judged on the worst seed of the worst attack of the line.\n"
+    yield (
+        "Judged on the worst seed: of the worst attack where the line names attacks, else of all models together, the "
+        "copy as it is among the modified ones. A model that was taught, then modified, counts as extracted.\n"
+    )
     lines = []
     for name, rows in found.items():
         judged = [line for goal in plan.goals if (line := _goal(goal, rows))]
         judged += _told_apart(plan.workloads[name], rows)
         judged += _costs(plan.workloads[name], rows)
-        whole = len(rows) == len(list(plan.cells(plan.workloads[name])))
+        whole = len(rows) == len(list(plan.cells(plan.workloads[name]))) and not any(row.failed for row in rows)
         lines += [[name, *line, standing if whole or standing != MET else "not finished"] for *line, standing in judged]
     yield table(["workload", "goal", "asked", "median", "worst", ""], lines) + "\n"
 
@@ -155,12 +160,10 @@ def _told_apart(workload: Workload, rows: Sequence[Row]) -> Iterator[list[str]]:
             areas = [area for sides_ in sides if not math.isnan(area := auc(*sides_))]
             if areas and (what == "modified" or channel != "weights"):
                 yield [f"{channel}: area under the ROC curve, {what}", *_at_least(areas, asked, lambda x: f"{x:.3f}")]
-    whole = next(
-        (row.record["trials"] for row in rows if row.what.startswith("null-weights-") and not row.failed), None
-    )
-    opened = [r["trials"] / whole for row in rows if row.what == "released" and whole and (r := row.reading("weights"))]
-    if opened:
-        yield ["weights: leaves opened in one dispute", *_at_most(opened, 1 / 16, _percent)]
+    if "weights" in workload.channels:
+        groups = suggested(workload.network(), workload.kind).groups
+        opened = min(OPENED_GROUPS, groups) / groups
+        yield ["weights: leaves opened in one dispute", *_at_most([opened], 1 / 16, _percent)]
 
 
 def _costs(workload: Workload, rows: Sequence[Row]) -> Iterator[list[str]]:

@@ -95,7 +95,9 @@ def _block_product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     if slices.worth(a, b):
         left, right = magnitude(a, [-1]), magnitude(b, [-2])
         factor = 2.0 ** (1 - beta)
-        return slices.product(on_grid(a, left, beta), left * factor, on_grid(b, right, beta), right * factor)
+        found = slices.product(on_grid(a, left, beta), left * factor, on_grid(b, right, beta), right * factor)
+        if found is not None:
+            return found
     # A sum whose terms are all -0 is -0 or +0, by where a library begins: adding +0 makes it +0
     return (quantised(a, [-1], beta) @ quantised(b, [-2], beta)).add_(0.0)
 

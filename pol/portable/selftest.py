@@ -83,18 +83,18 @@ def check_products(device: str) -> None:
     """float64 matrix products of integers are exact on ``device``; raises :class:`CannotRun`."""
     for batch, rows, length, columns in _PRODUCTS:
         most = 2 ** product_bits(length)
-        a, b = _integers((batch, rows, length), most, 1), _integers((batch, length, columns), most, 2)
+        a, b = integers((batch, rows, length), most, 1), integers((batch, length, columns), most, 2)
         found = (a.to(device, torch.float64) @ b.to(device, torch.float64)).cpu()
-        if not _is_product(found, a, b):
+        if not is_product(found, a, b):
             raise CannotRun(
                 f"pol.exact: a float64 matrix product of integers on {device} is not exact (emulation, or a shortcut "
                 "of its library): switch that off, or use another device"
             )
 
 
-def _is_product(found: Tensor, a: Tensor, b: Tensor) -> bool:
+def is_product(found: Tensor, a: Tensor, b: Tensor) -> bool:
     """Freivalds' test, in integers that fit 64 bits: both sides times a vector, modulo a prime."""
-    factors = _integers((b.shape[0], b.shape[2], 1), 2**21, 3)
+    factors = integers((b.shape[0], b.shape[2], 1), 2**21, 3)
     if bool((found != found.round()).any()):
         return False
     left = (found.to(torch.int64) % _PRIME) @ factors % _PRIME
@@ -102,7 +102,7 @@ def _is_product(found: Tensor, a: Tensor, b: Tensor) -> bool:
     return bool((left == right).all())
 
 
-def _integers(shape: tuple[int, ...], most: int, key: int) -> Tensor:
+def integers(shape: tuple[int, ...], most: int, key: int) -> Tensor:
     """Integers of at most ``most``, both signs, from a multiplicative generator; the largest are among them."""
     count = math.prod(shape)
     values = (torch.arange(1, count + 1, dtype=torch.int64) * (2654435761 + 2 * key)) % 2**32 % (2 * most + 1) - most

@@ -17,12 +17,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from pol.portable.dot import product_bits
+from pol.portable.dot import BLOCK, product_bits
+from pol.portable.selftest import integers, is_product
 
 BITS, SLICES = 8, 3
 LEAST = 512  # terms of a contraction: from here on beta is 22 or less
 _ROWS, _MULTIPLE = 32, 8  # what torch._int_mm wants of CUDA: more than 16 rows, and lengths in eights
-_TRIAL, _ROUNDS = 2048, 3
+_LARGE = (2048, 2048, 2048)
+_TRIALS = ((32, LEAST, 32), (33, LEAST + 1, 41), (40, BLOCK, 56), (1000, 1000, 1000), _LARGE)
+_ROUNDS = 3
+_REFUSED: set[torch.device] = set()
 
 
 def worth(a: Tensor, b: Tensor) -> bool:
@@ -33,53 +37,72 @@ def worth(a: Tensor, b: Tensor) -> bool:
         and a.dtype == b.dtype == torch.float32
         and a.shape[1] >= LEAST
         and min(a.shape[0], b.shape[1]) >= _ROWS
+        and a.device not in _REFUSED
         and faster(a.device)
     )
 
 
-def product(a: Tensor, left: Tensor, b: Tensor, right: Tensor) -> Tensor:
+def product(a: Tensor, left: Tensor, b: Tensor, right: Tensor) -> Tensor | None:
     """The product of ``a`` (M, K) and ``b`` (K, N), float64 on grids of units ``left`` (M, 1) and ``right`` (1, N).
 
-    Exact for K from LEAST to BLOCK, as ``a @ b`` is. Rows and columns with an infinity or a NaN come out as NaN.
+    Exact for K from LEAST to BLOCK, as ``a @ b`` is. Rows and columns with an infinity or a NaN come out as NaN. None
+    where the device's library has no int8 product of these shapes; it is not asked again.
 
     int32 holds at most SLICES * K * 2**14 < 2**29. With the sum of power s in place, what is there differs from the
     result, of at most K * 2**(2 * beta) <= 2**53 units, by the sums to come, of less than 2**(8 * s + 21): a multiple
     of 2**(8 * s) of at most 2**54 for s = 4, and of at most 53 bits for each s.
     """
-    lefts, rights = torch.cat(_digits(a / left), 1), torch.cat(_digits(b / right)[::-1], 0)
-    length, result = rights.shape[0] // SLICES, a.new_zeros(a.shape[0], b.shape[1])
+    # Of the right operand the columns lie in one piece, as int8 products want it on every GPU
+    lefts, rights = torch.cat(_digits(a / left), 1), torch.cat(_digits((b / right).t())[::-1], 1)
+    length, result = lefts.shape[1] // SLICES, a.new_zeros(a.shape[0], b.shape[1])
     for power in reversed(range(2 * SLICES - 1)):
         # The digits 0, 1, 2 of one meet 2, 1, 0 of the other: pairs that add up to `power` lie side by side in both
         first, last = max(0, power + 1 - SLICES), min(SLICES, power + 1)
-        found = torch._int_mm(
-            lefts[:, first * length : last * length].contiguous(),
-            rights[(first + SLICES - 1 - power) * length : (last + SLICES - 1 - power) * length],
-        )
-        result += found[: a.shape[0], : b.shape[1]].double() * 2.0 ** (BITS * power)
+        over = SLICES - 1 - power
+        mine = lefts[:, first * length : last * length].contiguous()
+        other = rights[:, (first + over) * length : (last + over) * length].contiguous()
+        try:
+            found = torch._int_mm(mine, other.t())
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            _REFUSED.add(a.device)
+            return None
+        result.add_(found[: a.shape[0], : b.shape[1]], alpha=2.0 ** (BITS * power))
     return result.mul_(left).mul_(right)
 
 
 @cache
 def faster(device: torch.device) -> bool:
-    """Whether slices are right on this device, and faster than float64: tried once on a product of 2048 x 2048 x 2048.
+    """Whether slices are right on this device, and faster than float64: tried once, on the borders of what they take.
 
-    What it answers changes no bit, only the time.
+    Where they are wrong they are not used; what this answers otherwise changes no bit, only the time.
     """
-    numbers = torch.arange(_TRIAL * _TRIAL, dtype=torch.float64, device=device).reshape(_TRIAL, _TRIAL)
-    most = 2.0 ** product_bits(_TRIAL)
-    a, b = (numbers * factor % (2 * most + 1) - most for factor in (40503, 30011))
-    ones = a.new_ones(_TRIAL, 1)
-    ways: tuple[Callable[[], Tensor], ...] = (lambda: product(a, ones, b, ones.t()), lambda: a @ b)
-    try:
-        if not torch.equal(ways[0](), ways[1]()):
-            return False
-    except RuntimeError:  # a GPU, or a library, without int8 products
+    if not all(right(device, *shape) for shape in _TRIALS):
         return False
-    by_slices, by_float64 = (min(_seconds(way, device) for _ in range(_ROUNDS)) for way in ways)
+    a, b = (x[0].to(device, torch.float64) for x in _operands(*_LARGE))
+    ones = a.new_ones(len(a), 1)
+    by_slices, by_float64 = (
+        min(_seconds(way, device) for _ in range(_ROUNDS))
+        for way in (lambda: product(a, ones, b, ones.t()), lambda: a @ b)
+    )
     return by_slices < by_float64
 
 
-def _seconds(way: Callable[[], Tensor], device: torch.device) -> float:
+def right(device: torch.device, rows: int, length: int, columns: int) -> bool:
+    """Whether slices give the product of the largest integers in this shape, by a test without a float."""
+    left, other = _operands(rows, length, columns)
+    a, b = (x[0].to(device, torch.float64) for x in (left, other))
+    found = product(a, a.new_ones(rows, 1), b, b.new_ones(1, columns))
+    return found is not None and is_product(found[None].cpu(), left, other)
+
+
+def _operands(rows: int, length: int, columns: int) -> tuple[Tensor, Tensor]:
+    most = 2 ** product_bits(length)
+    return integers((1, rows, length), most, 1), integers((1, length, columns), most, 2)
+
+
+def _seconds(way: Callable[[], object], device: torch.device) -> float:
     torch.cuda.synchronize(device)
     began = time.perf_counter()
     way()

@@ -64,7 +64,7 @@ class Weights:
         key = _key(owner.seed, parameters)
         named = opening_groups(secret(owner.seed, b"opening"), key.root, parameters.groups, parameters.groups)
         claim = Claim.make(key, beta_of(owner.seed), parameters, named[some], _state(owner.model))
-        return replace(claim, base=_base(owner))
+        return replace(claim, base=_base(owner.model, owner.kind))
 
     def null(self, owner: Owner, innocent: nn.Module, keys: range) -> Coins:
         """See :class:`Channel`."""
@@ -77,9 +77,15 @@ class Weights:
 
     def parameters(self, owner: Owner) -> WeightMark:
         """See :class:`Channel`."""
-        mark = suggested_parameters(_state(owner.model), layout=owner.kind, base=_base(owner)).weights
-        assert mark is not None
+        mark = suggested(owner.model, owner.kind)
         return replace(mark, carriers=tuple(replace(c, margin=c.margin * self.strength) for c in mark.carriers))
+
+
+def suggested(model: nn.Module, kind: str) -> WeightMark:
+    """The mark that is suggested for the weights of ``model``."""
+    mark = suggested_parameters(_state(model), layout=kind, base=_base(model, kind)).weights
+    assert mark is not None
+    return mark
 
 
 def _opened(mark: WeightMark) -> int:
@@ -101,11 +107,11 @@ def _state(network: nn.Module) -> State:
     return {name: tensor for name, tensor in state.items() if ".lora_" in name} or state
 
 
-def _base(owner: Owner) -> State | None:
+def _base(model: nn.Module, kind: str) -> State | None:
     """The pinned base model's tensors, where the model is an adapter."""
-    if owner.kind != "lora":
+    if kind != "lora":
         return None
-    names, state = frozen(owner.model), owner.model.state_dict()
+    names, state = frozen(model), model.state_dict()
     return {name: tensor for name, tensor in state.items() if name in names}
 
 

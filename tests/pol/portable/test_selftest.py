@@ -50,11 +50,11 @@ def test_a_product_that_rounds_is_noticed(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("wrong", [1.0, -1.0, 0.5, 2.0**40])
 def test_one_wrong_element_is_noticed(wrong: float) -> None:
-    a, b = selftest._integers((1, 20, 30), 2**20, 1), selftest._integers((1, 30, 10), 2**20, 2)
+    a, b = selftest.integers((1, 20, 30), 2**20, 1), selftest.integers((1, 30, 10), 2**20, 2)
     product = (a @ b).double()
-    assert selftest._is_product(product, a, b)
+    assert selftest.is_product(product, a, b)
     product[0, 7, 3] += wrong
-    assert not selftest._is_product(product, a, b)
+    assert not selftest.is_product(product, a, b)
 
 
 def test_functions_that_are_a_librarys_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

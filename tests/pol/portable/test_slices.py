@@ -39,6 +39,7 @@ def test_the_largest_integers_of_all_lengths_fit(length: int, signs: tuple[int, 
     odd = most - torch.arange(3 * length, dtype=torch.float64).reshape(3, length) % 257
     for a in (torch.full((3, length), most, dtype=torch.float64), odd):
         found = slices.product(signs[0] * a, a.new_ones(3, 1), signs[1] * a.t(), a.new_ones(1, 3))
+        assert found is not None
         exactly = [[sum(int(x) * int(y) for x, y in zip(r, c, strict=True)) for c in a.tolist()] for r in a.tolist()]
         assert [[int(x) for x in row] for row in found.tolist()] == [
             [signs[0] * signs[1] * x for x in row] for row in exactly
@@ -84,3 +85,23 @@ def test_a_training_step_by_slices_has_the_same_bits(monkeypatch: pytest.MonkeyP
 
 def test_a_cpu_takes_float64() -> None:
     assert not slices.worth(torch.ones(600, 600), torch.ones(600, 600))
+
+
+def test_the_trials_shapes_are_right_and_a_wrong_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = torch.device("cpu")
+    assert all(slices.right(here, *shape) for shape in slices._TRIALS if shape != slices._LARGE)
+    exactly = torch._int_mm
+    monkeypatch.setattr(torch, "_int_mm", lambda a, b: exactly(a, b) + (torch.arange(b.shape[1]) == 1))
+    assert not slices.right(here, 33, 513, 41)
+
+
+def test_a_library_that_refuses_is_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(a: Tensor, b: Tensor) -> Tensor:
+        raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED")
+
+    monkeypatch.setattr(torch, "_int_mm", refuse)
+    monkeypatch.setattr(slices, "_REFUSED", set())
+    a, b = draw(40, 600, seed=1), draw(600, 40, seed=2)
+    assert same(by_slices(a, b), grid.product(a, b))
+    assert {a.device} == slices._REFUSED
+    assert not slices.right(a.device, 40, 600, 40)
