@@ -46,12 +46,12 @@ def plot_roc(name: str, rows: Sequence[Row], folder: Path) -> Path | None:
                 label = f"{scheme} ({auc(stolen, independent):.3f}, {len(stolen)} : {len(independent)})"
                 axes.plot(*roc(stolen, independent), lw=2.2 if ours else 1.2, ls="-" if ours else "--", label=label)
                 drawn = True
-        axes.set_title(f"{title} models (area under the curve, stolen : independent)")
+        axes.set_title(f"{title} models")
         axes.set_xlabel("independent models accused")
         if axes.lines:
             axes.legend(loc="lower right")
     panels[0].set_ylabel("stolen models accused")
-    figure.suptitle(name)
+    figure.suptitle(f"{name} (area under the curve, stolen : independent models)")
     return _saved(figure, folder / f"{name}-roc.png", drawn)
 
 
