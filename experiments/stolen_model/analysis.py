@@ -127,7 +127,10 @@ def roc(stolen: Sequence[float], independent: Sequence[float]) -> tuple[list[flo
 
 @dataclass(frozen=True)
 class Null:
-    """The null hypothesis put to the test: ``pairs`` of keys and innocents, ``p_values`` with ties broken at random."""
+    """The null hypothesis put to the test: ``pairs`` of keys and innocents, each of ``trials`` at least.
+
+    ``p_values`` have their ties broken at random.
+    """
 
     pairs: int
     trials: int
@@ -139,22 +142,29 @@ class Null:
 
 
 def nulls(rows: Sequence[Row]) -> Iterator[tuple[str, Null]]:
-    """One a channel, over all seeds and innocents."""
-    channels = sorted({row.what.split("-")[1] for row in rows if row.what.startswith("null-") and not row.failed})
-    for channel in channels:
-        parts = [row.record for row in rows if row.what.startswith(f"null-{channel}-") and not row.failed]
-        matches = np.concatenate([part["matches"] for part in parts])
-        yield channel, null_of(matches, parts[0]["trials"], Fraction(parts[0]["chance"]))
+    """One a channel, over all seeds and innocents; then those of other owners' keys on stolen models."""
+    parts: dict[str, list[Record]] = {}
+    for row in rows:
+        kind, _, rest = row.what.partition("-")
+        if kind in ("null", "others") and not row.failed:
+            name = rest.partition("-")[0] if kind == "null" else f"weights, other keys after {rest}"
+            parts.setdefault(name, []).append(row.record)
+    for name in sorted(parts):
+        matches = np.concatenate([part["matches"] for part in parts[name]])
+        trials = np.concatenate([np.full(len(part["matches"]), part["trials"]) for part in parts[name]])
+        yield name, null_of(matches, trials, Fraction(parts[name][0]["chance"]))
 
 
-def null_of(matches: npt.NDArray[np.int64], trials: int, chance: Fraction) -> Null:
-    """The Kolmogorov-Smirnov test of the p-values of ``matches`` against the uniform law.
+def null_of(matches: npt.NDArray[np.int64], trials: npt.NDArray[np.int64], chance: Fraction) -> Null:
+    """The Kolmogorov-Smirnov test of the p-values of ``matches`` of as many ``trials`` each against the uniform law.
 
     A binomial p-value takes few values; the share of its own step is drawn at random, which makes it exactly uniform.
     """
     dice = np.random.default_rng(0).random(len(matches))
     p_values = binom.sf(matches, trials, float(chance)) + dice * binom.pmf(matches, trials, float(chance))
-    exact = {int(m): Evidence(int(m), trials, null=(Trials(chance, trials),)).log2_p for m in np.unique(matches)}
-    log2_ps = [exact[int(m)] for m in matches]
+    pairs = [(int(m), int(t)) for m, t in zip(matches, trials, strict=True)]
+    exact = {(m, t): Evidence(m, t, null=(Trials(chance, t),)).log2_p for m, t in set(pairs)}
+    log2_ps = [exact[pair] for pair in pairs]
     below = sum(value <= THRESHOLD for value in log2_ps)
-    return Null(len(matches), trials, float(kstest(p_values, "uniform").pvalue), min(log2_ps), below, log2_ps, p_values)
+    ks, least = float(kstest(p_values, "uniform").pvalue), int(trials.min())
+    return Null(len(matches), least, ks, min(log2_ps), below, log2_ps, p_values)

@@ -160,6 +160,14 @@ class Bench:
         coins = tested.null(self.owner, self.innocent(number), range(first, first + keys))
         return {"matches": coins.matches, "trials": coins.trials, "chance": str(coins.chance)}
 
+    def others(self, attack: str, keys: int) -> Record:
+        """The same for ``keys`` other keys on what ``attack`` left of the released model, read as a test reads it."""
+        weights = self.channels["weights"]
+        assert isinstance(weights, Weights)
+        first = 2 * 10**9 + 10**6 * self.seed
+        coins = weights.others(self.owner, unwrapped(self.suspect(attack)), range(first, first + keys))
+        return {"matches": coins.matches, "trials": coins.trials, "chance": str(coins.chance)}
+
     def accuse(self, name: str) -> Record:
         """The best that the accuser called ``name`` can show against an innocent, with the owner's means."""
         parameters = MarkParameters(

@@ -207,7 +207,8 @@ def _null(found: dict[str, list[Row]]) -> Iterator[str]:
         "Keys that nobody embedded, on innocent models that are aligned as in a real test. The p-values must be "
         "uniform (Kolmogorov–Smirnov, ties broken at random), and none may be at or below 2^-64. In the weights every "
         "leaf is counted, also those that a real test leaves out because an innocent has nothing in their place: "
-        "counting only what is left, most innocents have few trials or none.\n"
+        "counting only what is left, most innocents have few trials or none. *Other keys after* an attack: keys of "
+        "others on the owner's model when it was stolen and attacked, of the bits that a real test reads there.\n"
     )
     lines = [
         [

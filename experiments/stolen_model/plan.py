@@ -18,6 +18,8 @@ HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
 SCRATCH: Final = HERE / "scratch"
 """What is not kept in the repository: trained models, and the pages of quick and tuning runs."""
+COMPOSED: Final = ("everything-gently",)
+"""After these attacks in one the null hypothesis is tested again, by other owners' keys."""
 BY_OWNERS_ALGORITHM: Final = {"mark", "copies", "claim"}
 """What only our own channels give to a thief's setting (``Attack.needs``)."""
 
@@ -26,8 +28,8 @@ BY_OWNERS_ALGORITHM: Final = {"mark", "copies", "claim"}
 class Cell:
     """One thing to do to one owner's model.
 
-    ``what`` is "cost", "released", "innocent-<n>", "null-<channel>-<n>", "accuser-<name>", or an attack, with a
-    parameter changed or not (:func:`experiments.stolen_model.bench.attack_of`).
+    ``what`` is "cost", "released", "innocent-<n>", "null-<channel>-<n>", "others-<attack>", "accuser-<name>", or an
+    attack, with a parameter changed or not (:func:`experiments.stolen_model.bench.attack_of`).
     """
 
     workload: str
@@ -89,8 +91,10 @@ class Plan:
         if OURS in workload.marks:
             tested = [*workload.channels, *workload.nulls]
             nulls = [f"null-{channel}-{n}" for channel in tested for n in range(workload.innocents)]
+            attacks = self._attacks(workload, OURS)
+            nulls += [f"others-{name}" for name in COMPOSED if name in attacks and "weights" in workload.channels]
             accusers = [f"accuser-{accuser}" for accuser in workload.accusers]
-            ours = [*first, *self._attacks(workload, OURS), *innocents, *nulls, *accusers]
+            ours = [*first, *attacks, *innocents, *nulls, *accusers]
             yield from (Cell(workload.name, OURS, seed, what) for seed in self.seeds for what in ours)
         for mark in workload.marks:
             rest = self._curves(workload) if mark == OURS else [*first, *innocents, *self._attacks(workload, mark)]
@@ -98,19 +102,19 @@ class Plan:
 
     def digest(self, cell: Cell) -> str:
         """The digest of what the cell's record depends on."""
-        run: dict[str, Any] = dict(attack_of(cell.what).run) if cell.what.partition("@")[0] in ATTACKS else {}
+        attack = cell.what.removeprefix("others-")
+        run: dict[str, Any] = dict(attack_of(attack).run) if attack.partition("@")[0] in ATTACKS else {}
         run |= {part: dict(ATTACKS[part].run) for part in run.get("parts", ())}
         if cell.what.startswith("accuser-"):
             run = dict(accuser_of(cell.what.removeprefix("accuser-")).run)
-        keys = 0
         if cell.what.startswith("null-"):
-            workload = self.workloads[cell.workload]
-            keys, run = self.keys(workload), dict(workload.nulls.get(cell.what.split("-")[1], {}))
-        return digest_of([self.models_digest(cell), run, keys])
+            run = dict(self.workloads[cell.workload].nulls.get(cell.what.split("-")[1], {}))
+        return digest_of([self.models_digest(cell), run, self.keys(cell)])
 
-    def keys(self, workload: Workload) -> int:
-        """How many keys each innocent is tested with, so that there are ``pairs`` a channel."""
-        return math.ceil(self.pairs / (len(self.seeds) * workload.innocents))
+    def keys(self, cell: Cell) -> int:
+        """How many keys a model is tested with, so that there are ``pairs`` a channel; none where it is not a null."""
+        models = {"null": self.workloads[cell.workload].innocents, "others": 1}.get(cell.what.split("-")[0], 0)
+        return math.ceil(self.pairs / (len(self.seeds) * models)) if models else 0
 
     def models_digest(self, cell: Cell) -> str:
         """The digest of what the models that are kept depend on."""

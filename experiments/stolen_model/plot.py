@@ -59,7 +59,7 @@ def plot_p_values(name: str, rows: Sequence[Row], folder: Path) -> Path | None:
     """The p-values of innocents (with many keys) and of thieves, one panel a channel."""
     import matplotlib.pyplot as plt
 
-    found = dict(nulls(rows))
+    found = {channel: null for channel, null in nulls(rows) if channel in CHANNELS}
     if not found:
         return None
     figure, panels = plt.subplots(1, len(found), squeeze=False)

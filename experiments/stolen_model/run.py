@@ -45,6 +45,8 @@ def work(cell: Cell, digest: str, keys: int, quick: bool, tuning: bool) -> Recor
         if cell.what.startswith("null-"):
             _, channel, number = cell.what.split("-")
             return record | bench.null(channel, int(number), keys)
+        if cell.what.startswith("others-"):
+            return record | bench.others(cell.what.removeprefix("others-"), keys)
         if cell.what.startswith("accuser-"):
             return record | bench.accuse(cell.what.removeprefix("accuser-"))
         return record | bench.examine(cell.what)
@@ -59,7 +61,7 @@ def run(plan: Plan, workload: Workload, *, quick: bool, tuning: bool) -> None:
     missing = [cell for cell in plan.cells(workload) if not results.has(cell.name, wanted[cell.name])]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(plan.processes, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        jobs = [pool.submit(work, cell, wanted[cell.name], plan.keys(workload), quick, tuning) for cell in missing]
+        jobs = [pool.submit(work, cell, wanted[cell.name], plan.keys(cell), quick, tuning) for cell in missing]
         for job in track(as_completed(jobs), workload.name, total=len(jobs), disable=not sys.stderr.isatty()):
             results.add(job.result())
     results.tidy(wanted)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from watermark.bits import mark_bit
-from watermark.key import LeafOpening
+from watermark.key import Leaf, LeafOpening
 from watermark.weights.arrays import Array, State
 from watermark.weights.carriers import carrier_product
 from watermark.weights.layouts import layout_of
@@ -86,7 +86,7 @@ def read_weights(suspect: State, theta_ref: State, mark: WeightMark, base: State
 
 
 def count_matches(
-    readings: Sequence[Reading], leaves: Sequence[LeafOpening], beta: bytes, key_root: bytes, mark: WeightMark
+    readings: Sequence[Reading], leaves: Sequence[Leaf | LeafOpening], beta: bytes, key_root: bytes, mark: WeightMark
 ) -> Count:
     """How many of the bits of ``leaves`` the readings agree with. Zero and what is not finite are misses."""
     matches = trials = 0

@@ -22,6 +22,7 @@ from watermark.weights.arrays import Array, State
 from watermark.weights.carriers import carrier_product
 from watermark.weights.layouts import LAYOUTS
 from watermark.weights.parameters import WeightMark
+from watermark.weights.reading import count_matches
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,19 @@ class Weights:
             key = _key(number, claim.parameters)
             counts.append(sum(_agrees(matrices, leaf, key, claim) for leaf in key.leaves))
         return Coins(counts, claim.parameters.leaf_count, Fraction(1, 2))
+
+    def others(self, owner: Owner, stolen: nn.Module, keys: range) -> Coins:
+        """The matches of other owners' keys on ``owner``'s stolen model, of the bits that a test reads there."""
+        claim, counts = self.claim(owner), []
+        mark = claim.parameters.weights
+        assert mark is not None
+        readings = read(_state(stolen), claim)
+        for number in keys:
+            key = _key(number, claim.parameters)
+            counts.append(count_matches(readings, key.leaves, claim.beta, key.root, mark))
+        trials = {count.trials for count in counts}  # which rows are left does not depend on a key
+        assert len(trials) == 1
+        return Coins([count.matches for count in counts], trials.pop(), Fraction(1, 2))
 
     def parameters(self, owner: Owner) -> WeightMark:
         """See :class:`Channel`."""
