@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 
 from experiments.attacks import ATTACKS
 from experiments.stolen_model import page
-from experiments.stolen_model.analysis import auc, null_of, roc
+from experiments.stolen_model.analysis import EXTRACTION, Row, auc, found_share, null_of, roc
 from experiments.stolen_model.bench import attack_of
 from experiments.stolen_model.data import fashion, parse_idx, photographs, split
-from experiments.stolen_model.plan import Plan
+from experiments.stolen_model.plan import Cell, Plan
 from experiments.stolen_model.store import Results, digest_of
 from pol.errors import CannotRun, PolError, ProofError
 
@@ -136,6 +136,25 @@ def test_every_cell_has_a_name_of_its_own_and_a_digest_that_follows_the_settings
         attacked = {cell.what for cell in cells if cell.mark == "ours"}
         fitting = {name for name, attack in ATTACKS.items() if attack.applies(workload.kind)}
         assert set(workload.attacks or fitting) <= fitting & attacked
+
+
+def test_a_composed_attack_is_out_of_date_when_a_part_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan.read()
+    cells = [Cell("digits-mlp", "ours", 1, what) for what in ("everything-gently", "others-everything-gently", "int8")]
+    before = [plan.digest(cell) for cell in cells]
+    monkeypatch.setitem(ATTACKS, "int4", ATTACKS["int4"].at(bits=5))
+    assert [plan.digest(cell) == old for cell, old in zip(cells, before, strict=True)] == [False, False, True]
+
+
+def test_what_was_taught_is_extracted_also_when_it_was_modified_later() -> None:
+    def row(what: str, found: bool) -> Row:
+        return Row("ours", 1, what, {"readings": {"weights": {"found": found, "score": 1.0}}})
+
+    rows = [row("released", True), row("int4", False), row("int8@bits=2", False), row("sok-0", False)]
+    rows += [row("distil", True), row("innocent-0", False)]
+    assert [one.family == EXTRACTION for one in rows] == [False, False, False, True, True, False]
+    assert found_share(rows, "weights") == 0.5
+    assert found_share(rows, "weights", family=EXTRACTION) == 0.5
 
 
 def test_there_are_as_many_pairs_of_keys_and_innocents_as_asked_for() -> None:
