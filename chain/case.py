@@ -99,12 +99,11 @@ class MarkChannel:
 
 
 @dataclass(frozen=True, slots=True)
-class MarkLeaf:
-    """An opened leaf of a watermark key with its Merkle path (siblings from the bottom up)."""
+class LeafRange:
+    """Neighbouring leaves of a watermark key, opened: ``seed, salt`` of each in order, and the nodes that lead them to
+    the key's root (:func:`pol.merkle.range_siblings`)."""
 
-    index: int
-    seed: bytes
-    salt: bytes
+    secrets: tuple[bytes, ...]
     siblings: tuple[bytes, ...]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from chain.case import BlockOpening, Case, CaseVerdict, Charge, MarkChannel, MarkLeaf
+from chain.case import BlockOpening, Case, CaseVerdict, Charge, LeafRange, MarkChannel
 from chain.commitments import Site, charge_commitment, vote_commitment
 from chain.contract import ContractClient, Receipt
 from chain.terms import NO_DIGEST
@@ -50,12 +50,12 @@ class Challenges(ContractClient):
         """Answer as the trainer: exactly the segments to open, in order, and where states and batches are served."""
         return self.send("respond", case_id, [opening.to_abi() for opening in openings], bundle_cid)
 
-    def open_leaves(self, case_id: int, shape: Sequence[MarkChannel], leaves: Sequence[MarkLeaf]) -> Receipt:
+    def open_leaves(self, case_id: int, shape: Sequence[MarkChannel], ranges: Sequence[LeafRange]) -> Receipt:
         """Open, as the challenger of a watermark case, the next of the leaves that the task's opening beacon drew.
 
-        Call again with those that follow until all are opened: a transaction holds some 200.
+        Call again with those that follow until all are opened.
         """
-        return self.send("openLeaves", case_id, [to_abi(part) for part in shape], [to_abi(leaf) for leaf in leaves])
+        return self.send("openLeaves", case_id, [to_abi(part) for part in shape], [to_abi(part) for part in ranges])
 
     def serve_again(self, case_id: int, bundle_cid: str) -> Receipt:
         """Serve again, as the trainer, what two thirds of the jurors could not have."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chain.anchoring import read_run
-from chain.case import Case, MarkChannel, MarkLeaf
+from chain.case import Case, LeafRange, MarkChannel
 from chain.client import ArenaClient
 from chain.commitments import new_salt
 from chain.contract import Event
@@ -23,13 +23,15 @@ from challenge.verdict import ExitCode, Outcome, Verdict
 from challenge.verify import verify
 from pol.encoding import digest
 from pol.errors import CannotRun, ProofError
+from pol.merkle import MerkleProof, range_siblings
 from pol.proof import Proof
 from pol.state import from_safetensors
 from pol.store import BlobStore
+from watermark import LeafOpening
 
 NO_REPRODUCTION_DOMAIN = "aiarena/no-reproduction/v1"
 LEAVES_A_TRANSACTION = 128
-"""At most 90 KB, for keys of up to 2^16 leaves; nodes take transactions of 128 KiB."""
+"""At most 100 KB, for keys of 2^16 groups of one leaf; nodes take transactions of 128 KiB."""
 
 
 def open_segments(proof: Proof, segments: Sequence[int]) -> list[Opening]:
@@ -56,9 +58,26 @@ def open_claim(client: ArenaClient, case_id: int, tied: TiedClaim) -> None:
     """
     claim = tied.claim
     shape = [MarkChannel(part.groups, part.leaves) for part in claim.parameters.channels.values()]
-    leaves = [MarkLeaf(leaf.index, leaf.seed, leaf.salt, leaf.siblings) for leaf in claim.leaves]
-    for start in range(client.challenges.case(case_id).leaves, len(leaves), LEAVES_A_TRANSACTION):
-        client.challenges.open_leaves(case_id, shape, leaves[start : start + LEAVES_A_TRANSACTION])
+    for start in range(client.challenges.case(case_id).leaves, len(claim.leaves), LEAVES_A_TRANSACTION):
+        some = claim.leaves[start : start + LEAVES_A_TRANSACTION]
+        client.challenges.open_leaves(case_id, shape, leaf_ranges(some, claim.parameters.leaf_count))
+
+
+def leaf_ranges(leaves: Sequence[LeafOpening], leaf_count: int) -> list[LeafRange]:
+    """Opened leaves as contracts take them: those that follow each other in the key have one path together."""
+    ranges: list[list[LeafOpening]] = []
+    for leaf in leaves:
+        if ranges and leaf.index == ranges[-1][-1].index + 1:
+            ranges[-1].append(leaf)
+        else:
+            ranges.append([leaf])
+    return [_leaf_range(part, leaf_count) for part in ranges]
+
+
+def _leaf_range(leaves: Sequence[LeafOpening], leaf_count: int) -> LeafRange:
+    first, last = (MerkleProof(leaf.index, leaf_count, leaf.siblings) for leaf in (leaves[0], leaves[-1]))
+    secrets = tuple(secret for leaf in leaves for secret in (leaf.seed, leaf.salt))
+    return LeafRange(secrets, range_siblings(first, last))
 
 
 def judge_case(

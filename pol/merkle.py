@@ -123,6 +123,29 @@ def root_from_proof(leaf: bytes, proof: MerkleProof) -> bytes:
     return root_record(proof.count, node)
 
 
+def range_siblings(first: MerkleProof, last: MerkleProof) -> tuple[bytes, ...]:
+    """The siblings that lead all leaves from ``first`` to ``last`` to the root together.
+
+    From the bottom up, and of a level the left one before the right one: what stands left of the range where it begins
+    with a right child, and right of it where it ends with a left child that is not the level's end. Raises
+    ``ValueError`` for proofs of two trees, or in the wrong order, and ``IndexError`` for one that lacks siblings.
+    """
+    if first.count != last.count or first.position > last.position:
+        raise ValueError("the two ends of a range are proofs from one tree, in order")
+    left, right, width = first.position, last.position, first.count
+    used_left = used_right = 0
+    siblings = []
+    while width > 1:
+        if left % 2:
+            siblings.append(first.siblings[used_left])
+        if right % 2 == 0 and right + 1 < width:
+            siblings.append(last.siblings[used_right])
+        used_left += left % 2 or left + 1 < width
+        used_right += right % 2 or right + 1 < width
+        left, right, width = left // 2, right // 2, (width + 1) // 2
+    return tuple(siblings)
+
+
 def _node(left: bytes, right: bytes) -> bytes:
     # The one digest without a domain: leaves and records start with at least 16 ASCII bytes, which no digest
     # can be made to start with, so an inner node is never mistaken for either.

@@ -43,6 +43,22 @@ RUNS, SUBMISSIONS = "arena/Runs.sol", "arena/Submissions.sol"
 VAULT, ESCROW, SCORING, JURY = "StakeVault.sol", "RewardEscrow.sol", "Scoring.sol", "court/Jury.sol"
 
 BUGS = [
+    # what is opened is what was drawn, and in the key
+    Bug(
+        "leaves beside a drawn one are opened in place of the next", "CaseRules.sol",
+        (("if (drawn[k] != drawn[k - 1] + 1) return false;", ""),),
+        "challenge/Leaves.t.sol::test_whatLiesBesideADrawnLeafIsNotOpened",
+    ),
+    Bug(
+        "a range's path may be longer than its tree", "libraries/MerkleProof.sol",
+        (("return (used == siblings.length, record(count, nodes[0]));", "return (true, record(count, nodes[0]));"),),
+        "libraries/MerkleProof.t.sol::testFuzz_noOtherSiblingsLeadARange",
+    ),
+    Bug(
+        "a seed without a salt is left out", "libraries/MarkKey.sol",
+        (("if (secrets.length % 2 == 1) return false;", ""),),
+        "libraries/MarkKey.t.sol::test_drawsAndLeavesAgreeWithPython",
+    ),
     # I15: whose promise it is, and for what
     Bug(
         "a submission's promise does not say whose it is", COMMITMENTS,

@@ -8,9 +8,9 @@ segment 2 says that it is another. Alice gave up a run before.
 import hashlib
 from dataclasses import dataclass, replace
 
-from chain.case import CaseVerdict, Ground, MarkChannel, MarkLeaf, Stage
+from chain.case import CaseVerdict, Ground, MarkChannel, Stage
 from chain.types import Beacon, from_abi, to_abi, tokens
-from challenge.dispute import LEAVES_A_TRANSACTION
+from challenge.dispute import LEAVES_A_TRANSACTION, leaf_ranges
 from pol.transcript import segment_tree
 from tests.chain.courtgame import ALICE, CREATOR, FALSE_JURORS, HONEST_JURORS, LENDER, MALLORY, SYLVIA, VERA, Game
 from tests.chain.courtsetting import Setting
@@ -111,10 +111,10 @@ class CourtPlay(Game):
         beacon = from_abi(Beacon, self.chain.call("Scoring", "openingBeacon", self.id)).value
         groups = opening_groups(beacon, KEY.root, DEFAULT_PARAMETERS.groups, OPENED_GROUPS)
         opened = KEY.open(DEFAULT_PARAMETERS.indices(groups))
-        leaves = [to_abi(MarkLeaf(leaf.index, leaf.seed, leaf.salt, leaf.siblings)) for leaf in opened]
         shape = [to_abi(MarkChannel(part.groups, part.leaves)) for part in DEFAULT_PARAMETERS.channels.values()]
-        for first in range(0, len(leaves), LEAVES_A_TRANSACTION):
-            self.manager(ALICE, "openLeaves", number, shape, leaves[first : first + LEAVES_A_TRANSACTION])
+        for first in range(0, len(opened), LEAVES_A_TRANSACTION):
+            ranges = leaf_ranges(opened[first : first + LEAVES_A_TRANSACTION], DEFAULT_PARAMETERS.leaf_count)
+            self.manager(ALICE, "openLeaves", number, shape, [to_abi(part) for part in ranges])
         broken = self.runs[MALLORY]
         self.manager(VERA, "proveDiscontinuity", number, broken.open(0), broken.open(1))
         assert self.case(number).verdict is CaseVerdict.UPHELD

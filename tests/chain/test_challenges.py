@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chain.anchoring import RunAnchorer
-from chain.case import CaseVerdict, Charge, Ground, MarkChannel, MarkLeaf, Stage
+from chain.case import CaseVerdict, Charge, Ground, LeafRange, MarkChannel, Stage
 from chain.commitments import case_seed, charge_commitment, sampled_segments, vote_commitment
 from chain.types import tokens
 from tests.chain.play import Proof, digest, refused
@@ -327,7 +327,7 @@ def test_an_accuser_claims_a_run_of_its_own_and_opens_what_is_drawn(court):
     court.alice.challenges.show_case(case, charge, SALT)
     court.task.chain.mine(2)
     court.alice.challenges.latch_seed(case)
-    leaf = MarkLeaf(0, digest("seed"), digest("salt"), (digest("sibling"),))
+    leaf = LeafRange((digest("seed"), digest("salt")), (digest("sibling"),))
     refused("BeaconNotRequested", court.alice.challenges.open_leaves, case, [MarkChannel(1, 2)], [leaf])
     court.alice.scoring.request_opening_beacon(court.task.id)
     court.task.chain.mine(2)

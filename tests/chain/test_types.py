@@ -45,7 +45,7 @@ STRUCTS = {
         )
     },
 }
-SENT_ONLY = {"Opening", "Segment", "LeafOpening", "MarkChannel", "BlockOpening"}
+SENT_ONLY = {"Opening", "Segment", "LeafRange", "MarkChannel", "BlockOpening"}
 """Structs that nothing returns: their Python forms are made by hand."""
 
 

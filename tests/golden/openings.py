@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from chain.case import BlockOpening
+from chain.case import BlockOpening, LeafRange
 from challenge.blocks import MODEL_PREFIX, open_block, wrong_start
 from challenge.claims import OPENED_GROUPS
+from challenge.dispute import leaf_ranges
 from pol.encoding import to_hex
 from pol.tensors import tensors_digest
 from watermark import MarkParameters, WatermarkKey, opening_groups
@@ -26,6 +27,10 @@ from watermark.parameters import mlp_mark
 from watermark.triggers.parameters import Images, TriggerMark
 
 HERE = Path(__file__).parent
+CHUNK = 7
+"""Leaves that are opened together: some groups are cut."""
+UNDRAWN = 3
+"""Leaves from the first drawn one on, the third of another group where groups have two."""
 State = Mapping[str, torch.Tensor]
 
 
@@ -95,6 +100,9 @@ def _mark_row(number: int, parameters: MarkParameters) -> dict[str, Any]:
     beacon = hashlib.sha256(f"beacon {number}".encode()).digest()
     count = min(OPENED_GROUPS, parameters.groups)
     drawn = parameters.indices(opening_groups(beacon, key.root, parameters.groups, count))
+    opened = key.open(drawn)
+    chunks = [opened[start : start + CHUNK] for start in range(0, len(opened), CHUNK)]
+    ranges = [part for chunk in chunks for part in leaf_ranges(chunk, parameters.leaf_count)]
     return {
         "beacon": to_hex(beacon),
         "key_root": to_hex(key.root),
@@ -102,13 +110,12 @@ def _mark_row(number: int, parameters: MarkParameters) -> dict[str, Any]:
         "groups": [part.groups for part in parameters.channels.values()],
         "leaves": [part.leaves for part in parameters.channels.values()],
         "indices": drawn,
-        "seeds": [to_hex(leaf.seed) for leaf in key.open(drawn)],
-        "salts": [to_hex(leaf.salt) for leaf in key.open(drawn)],
-        "siblings": [[to_hex(sibling) for sibling in leaf.siblings] for leaf in key.open(drawn)],
+        "ranges": [_plain(part) for part in ranges],
+        "undrawn": _plain(*leaf_ranges(key.open(range(drawn[0], drawn[0] + UNDRAWN)), parameters.leaf_count)),
     }
 
 
-def _plain(opening: BlockOpening) -> dict[str, Any]:
+def _plain(opening: BlockOpening | LeafRange) -> dict[str, Any]:
     return {name: _hexed(value) for name, value in asdict(opening).items()}
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pol.errors import ProofError
-from pol.merkle import MerkleProof, MerkleTree, leaf_digest, merkle_root, root_from_proof, root_record
+from pol.merkle import MerkleProof, MerkleTree, leaf_digest, merkle_root, range_siblings, root_from_proof, root_record
 from pol.transcript import Segment, extend_transcript
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/merkle.json").read_text())["cases"]
@@ -73,6 +73,34 @@ def test_count_and_path_length_are_bound(nodes: list[bytes], data: st.DataObject
         root_from_proof(nodes[position], replace(proof, position=len(nodes)))
     grown = MerkleTree([*nodes, nodes[-1]])
     assert grown.root != tree.root, "duplicating the last leaf must change the root (CVE-2012-2459)"
+
+
+def neighbours(nodes: list[bytes], first: int, last: int) -> tuple[bytes, ...]:
+    """Beside leaves [first, last] on every level, from all leaves: left of what is known, then right of it."""
+    found = []
+    while len(nodes) > 1:
+        found += [nodes[first - 1]] * (first % 2) + nodes[last + 1 : last + 2] * (1 - last % 2)
+        pairs = [nodes[start : start + 2] for start in range(0, len(nodes), 2)]
+        nodes, first, last = [top(pair) for pair in pairs], first // 2, last // 2
+    return tuple(found)
+
+
+@given(leaves, st.data())
+def test_two_paths_give_their_range_one(nodes: list[bytes], data: st.DataObject) -> None:
+    """Contracts check it: chain/contracts/test/libraries reads ranges of tests/golden/mark.json."""
+    tree, first = MerkleTree(nodes), data.draw(st.integers(0, len(nodes) - 1))
+    last = data.draw(st.integers(first, len(nodes) - 1))
+    assert range_siblings(tree.prove(first), tree.prove(last)) == neighbours(nodes, first, last)
+    assert range_siblings(tree.prove(first), tree.prove(first)) == tree.prove(first).siblings
+    if first < last:
+        with pytest.raises(ValueError, match="in order"):
+            range_siblings(tree.prove(last), tree.prove(first))
+
+
+def test_two_trees_have_no_range() -> None:
+    one, other = (MerkleTree([bytes(32)] * count) for count in (2, 3))
+    with pytest.raises(ValueError, match="one tree"):
+        range_siblings(one.prove(0), other.prove(1))
 
 
 def test_an_inner_node_is_no_leaf() -> None:

@@ -4,7 +4,7 @@ pragma solidity ^0.8.30;
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
 
 import {IArena} from "./interfaces/IArena.sol";
-import {BlockOpening, ICaseRules, LeafOpening, MarkChannel} from "./interfaces/ICaseRules.sol";
+import {BlockOpening, ICaseRules, LeafRange, MarkChannel} from "./interfaces/ICaseRules.sol";
 import {Run} from "./interfaces/IRuns.sol";
 import {IScoring} from "./interfaces/IScoring.sol";
 import {IStepVerifier} from "./interfaces/IStepVerifier.sol";
@@ -111,19 +111,29 @@ contract CaseRules is ICaseRules {
         uint64 order,
         MarkChannel[] calldata shape,
         uint256 from,
-        LeafOpening[] calldata leaves
-    ) external view returns (uint256 all) {
+        LeafRange[] calldata ranges
+    ) external view returns (uint256 to, uint256 all) {
         Run memory run = arena.run(claim);
         if (run.firstOrder == 0 || run.firstOrder >= order) revert NotEarlier(run.firstOrder, order);
         bytes32 beacon = scoring.openingBeacon(taskId).value;
         if (beacon == 0) revert BeaconNotRequested();
         (uint64[] memory drawn, uint256 count) = MarkKey.leavesToOpen(beacon, run.keyRoot, shape);
-        all = drawn.length;
-        if (leaves.length == 0 || from + leaves.length > all) revert BadLeaf(type(uint256).max);
-        for (uint256 k; k < leaves.length; ++k) {
-            bool fits = leaves[k].index == drawn[from + k];
-            if (!fits || !MarkKey.contains(run.keyRoot, count, leaves[k])) revert BadLeaf(k);
+        (to, all) = (from, drawn.length);
+        if (ranges.length == 0) revert BadLeaf(type(uint256).max);
+        for (uint256 k; k < ranges.length; ++k) {
+            uint256 end = to + ranges[k].secrets.length / 2;
+            if (end == to || end > all || !_neighbours(drawn, to, end)) revert BadLeaf(k);
+            if (!MarkKey.contains(run.keyRoot, count, drawn[to], ranges[k])) revert BadLeaf(k);
+            to = end;
         }
+    }
+
+    /// @dev Whether the leaves drawn at [from, to) follow each other in the key.
+    function _neighbours(uint64[] memory drawn, uint256 from, uint256 to) private pure returns (bool) {
+        for (uint256 k = from + 1; k < to; ++k) {
+            if (drawn[k] != drawn[k - 1] + 1) return false;
+        }
+        return true;
     }
 
     /* JURIES */

@@ -74,7 +74,7 @@ abstract contract Runs is Tasks, IRuns {
         if (freeData) Schedule.requireWithin(0, clock_.roundTimes(1).opensAt);
     }
 
-    function _requireAccepted(bytes32 basesRoot, BaseModel calldata base) private pure {
+    function _requireAccepted(bytes32 basesRoot, BaseModel calldata base) private view {
         bool accepted = basesRoot == 0
             ? base.digest == 0 && base.position == 0 && base.count == 0 && base.siblings.length == 0
             : MerkleProof.verify(basesRoot, base.digest, base.position, base.count, base.siblings);

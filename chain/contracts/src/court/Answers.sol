@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {LeafOpening, MarkChannel} from "../interfaces/ICaseRules.sol";
+import {LeafRange, MarkChannel} from "../interfaces/ICaseRules.sol";
 import {Case, IChallengeManager, Stage} from "../interfaces/IChallengeManager.sol";
 import {Court} from "../interfaces/ITasks.sol";
 import {Opening} from "../libraries/Transcript.sol";
@@ -25,26 +25,27 @@ abstract contract Answers is Jury {
     }
 
     /// @inheritdoc IChallengeManager
-    function openLeaves(CaseId caseId, MarkChannel[] calldata shape, LeafOpening[] calldata leaves) external {
+    function openLeaves(CaseId caseId, MarkChannel[] calldata shape, LeafRange[] calldata ranges) external {
         Case storage case_ = _at(caseId, Stage.Drawn);
         if (msg.sender != case_.challenger) revert NotAllowed(msg.sender);
         if (case_.charge.ground != Ground.Watermark) revert BadClaim(case_.charge.claim);
         if (case_.leavesOpened) revert AlreadyDone();
-        uint256 all = _requireLeaves(case_, shape, leaves);
+        uint256 from = case_.leaves;
+        (uint256 to, uint256 all) = _requireLeaves(case_, shape, ranges);
 
-        case_.leaves += uint32(leaves.length);
-        case_.leavesOpened = case_.leaves == all;
-        emit LeavesOpened(caseId, leaves);
+        case_.leaves = uint32(to);
+        case_.leavesOpened = to == all;
+        emit LeavesOpened(caseId, from, ranges);
         _voteIfComplete(caseId, case_);
     }
 
-    function _requireLeaves(Case storage case_, MarkChannel[] calldata shape, LeafOpening[] calldata leaves)
+    function _requireLeaves(Case storage case_, MarkChannel[] calldata shape, LeafRange[] calldata ranges)
         private
         view
-        returns (uint256)
+        returns (uint256 to, uint256 all)
     {
         uint64 order = arena.submission(case_.taskId, case_.charge.trainer, case_.charge.round).order;
-        return caseRules.requireLeaves(case_.taskId, case_.charge.claim, order, shape, case_.leaves, leaves);
+        return caseRules.requireLeaves(case_.taskId, case_.charge.claim, order, shape, case_.leaves, ranges);
     }
 
     function _voteIfComplete(CaseId caseId, Case storage case_) private {

@@ -4,12 +4,10 @@ pragma solidity ^0.8.30;
 import {Opening} from "../libraries/Transcript.sol";
 import {CaseId, RunId, TaskId} from "../types/Types.sol";
 
-/// @notice An opened leaf of a watermark key: SHA256("aiarena/watermark-leaf/v1" || u64(index) || seed || salt) and its
-/// Merkle path.
-struct LeafOpening {
-    uint64 index;
-    bytes32 seed;
-    bytes32 salt;
+/// @notice Neighbouring leaves of a watermark key, opened: the seed and the salt of each, in order, and the nodes that
+/// lead them to the key's root. A leaf is SHA256("aiarena/watermark-leaf/v1" || u64(index) || seed || salt).
+struct LeafRange {
+    bytes32[] secrets;
     bytes32[] siblings;
 }
 
@@ -50,8 +48,8 @@ interface ICaseRules {
     error NoWrongStart();
     /// @notice The task names no step verifier, or it does not refute the segment.
     error NotRefuted();
-    /// @notice Leaf `k` of those given is not the one drawn, or not in the key. (No leaf, too many, or no shape of a key:
-    /// k = 2^256 - 1.)
+    /// @notice Range `k` of those given is not of leaves drawn next, or not in the key, or there are not so many to open,
+    /// or none in it. (No range at all: k = 2^256 - 1.)
     error BadLeaf(uint256 k);
     /// @notice The challenger's own model was not committed before the challenged one.
     error NotEarlier(uint64 mine, uint64 theirs);
@@ -92,12 +90,13 @@ interface ICaseRules {
     /// @notice Whether the task's step verifier refutes the opened segment. BadOpening(0), NotRefuted.
     function requireRefuted(RunId runId, Opening calldata opening, bytes calldata proof) external view;
 
-    /// @notice Whether the leaves are those, in order and from number `from` on, that the task's opening beacon draws from
-    /// the key of run `claim`, whose first standing submission was committed before `order`. BadLeaf, NotEarlier,
-    /// BeaconNotRequested.
+    /// @notice Whether the ranges are of those leaves, in order and from number `from` on, that the task's opening beacon
+    /// draws from the key of run `claim`, whose first standing submission was committed before `order`. BadLeaf with the
+    /// number of a range, NotEarlier, BeaconNotRequested.
     /// @dev min(32, groups) distinct groups: draw c = SHA256("aiarena/watermark-opening/v1" || beacon || keyRoot ||
     /// u64(c)) mod groups, repeats skipped (watermark/claim.py). The shape is what the challenger says, up to the number
     /// of leaves, which the key's root binds; that it is the spec's, jurors check.
+    /// @return to Up to which of them they are opened now.
     /// @return all How many leaves are drawn.
     function requireLeaves(
         TaskId taskId,
@@ -105,8 +104,8 @@ interface ICaseRules {
         uint64 order,
         MarkChannel[] calldata shape,
         uint256 from,
-        LeafOpening[] calldata leaves
-    ) external view returns (uint256 all);
+        LeafRange[] calldata ranges
+    ) external view returns (uint256 to, uint256 all);
 
     /// @notice How many of `count` draws hit points [from, from + own) of `total`: draw k is
     /// uint256(SHA256(abi.encode("aiarena/jury-draw/v1", beacon, caseId, level, k))) mod total.

@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 import {Opening} from "../libraries/Transcript.sol";
 import {Beacon, CaseId, Ground, RunId, TaskId, Verdict} from "../types/Types.sol";
-import {BlockOpening, ICaseRules, LeafOpening, MarkChannel} from "./ICaseRules.sol";
+import {BlockOpening, ICaseRules, LeafRange, MarkChannel} from "./ICaseRules.sol";
 
 /// @notice Where a case stands.
 enum Stage {
@@ -116,7 +116,7 @@ interface IChallengeManager {
     /// @notice The trainer opened what was drawn; states and batches are served at `bundleCid`.
     event CaseAnswered(CaseId indexed caseId, string bundleCid);
     /// @notice The challenger opened these of the leaves that the task's opening beacon drew.
-    event LeavesOpened(CaseId indexed caseId, LeafOpening[] leaves);
+    event LeavesOpened(CaseId indexed caseId, uint256 from, LeafRange[] ranges);
     /// @notice Voting on `level` began; block `juryBlock` will draw the jury (0 = all validators).
     event VotingOpened(CaseId indexed caseId, uint8 level, uint64 commitBy, uint64 revealBy, uint64 juryBlock);
     /// @notice The jury's block went out of reach before anyone latched it; another is promised.
@@ -191,7 +191,7 @@ interface IChallengeManager {
 
     /// @notice Ground.Watermark: the challenger opens exactly the leaves that the task's opening beacon drew, in order, in
     /// as many calls as it takes: each goes on where the last one ended.
-    function openLeaves(CaseId caseId, MarkChannel[] calldata shape, LeafOpening[] calldata leaves) external;
+    function openLeaves(CaseId caseId, MarkChannel[] calldata shape, LeafRange[] calldata ranges) external;
 
     /// @notice Upholds at once: segment b follows segment a but does not start where a ends. Anyone may call.
     function proveDiscontinuity(CaseId caseId, Opening calldata a, Opening calldata b) external;

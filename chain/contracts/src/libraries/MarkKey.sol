@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {LeafOpening, MarkChannel} from "../interfaces/ICaseRules.sol";
+import {LeafRange, MarkChannel} from "../interfaces/ICaseRules.sol";
 import {MerkleProof} from "./MerkleProof.sol";
 
 /// @title Watermark keys
@@ -31,10 +31,22 @@ library MarkKey {
         return (_leavesOf(_groups(beacon, keyRoot, groups, opened), shape), count);
     }
 
-    /// @notice Whether the opened leaf is in the key of `count` leaves with this root.
-    function contains(bytes32 keyRoot, uint256 count, LeafOpening calldata opening) internal pure returns (bool) {
-        bytes32 leaf = sha256(abi.encodePacked("aiarena/watermark-leaf/v1", opening.index, opening.seed, opening.salt));
-        return MerkleProof.verify(keyRoot, leaf, opening.index, count, opening.siblings);
+    /// @notice Whether the opened leaves, from `first` on, are in the key of `count` leaves with this root.
+    function contains(bytes32 keyRoot, uint256 count, uint256 first, LeafRange calldata range)
+        internal
+        view
+        returns (bool)
+    {
+        bytes32[] calldata secrets = range.secrets;
+        if (secrets.length % 2 == 1) return false;
+        bytes32[] memory leaves = new bytes32[](secrets.length / 2);
+        for (uint256 i; i < leaves.length; ++i) {
+            bytes memory leaf =
+                abi.encodePacked("aiarena/watermark-leaf/v1", uint64(first + i), secrets[2 * i], secrets[2 * i + 1]);
+            leaves[i] = sha256(leaf);
+        }
+        (bool fits, bytes32 found) = MerkleProof.root(leaves, first, count, range.siblings);
+        return fits && found == keyRoot;
     }
 
     /// @dev The first `opened` distinct draws.
@@ -44,19 +56,16 @@ library MarkKey {
         returns (uint256[] memory drawn)
     {
         drawn = new uint256[](opened);
+        uint256[] memory taken = new uint256[](groups / 256 + 1); // a bit a group
         bytes memory domain = "aiarena/watermark-opening/v1";
         uint256 found;
         for (uint64 c; found < opened; ++c) {
             uint256 group = uint256(sha256(abi.encodePacked(domain, beacon, keyRoot, c))) % groups;
-            if (!_contains(drawn, found, group)) drawn[found++] = group;
+            uint256 bit = 1 << (group % 256);
+            if (taken[group / 256] & bit != 0) continue;
+            taken[group / 256] |= bit;
+            drawn[found++] = group;
         }
-    }
-
-    function _contains(uint256[] memory drawn, uint256 length, uint256 group) private pure returns (bool) {
-        for (uint256 i; i < length; ++i) {
-            if (drawn[i] == group) return true;
-        }
-        return false;
     }
 
     function _leavesOf(uint256[] memory groups, MarkChannel[] calldata shape)

@@ -12,7 +12,7 @@ library Tensors {
     bytes private constant MODEL = "model/"; // what a training state puts before the names of the model's tensors
 
     /// @notice Whether the opened block is part of the state with this digest.
-    function contains(bytes32 state, BlockOpening calldata opening) internal pure returns (bool) {
+    function contains(bytes32 state, BlockOpening calldata opening) internal view returns (bool) {
         (bool inTensor, bytes32 tensorRoot) =
             MerkleProof.root(opening.leaf, opening.index, opening.blocks, opening.blockSiblings);
         if (!inTensor) return false;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-import {ICaseRules, LeafOpening, MarkChannel} from "../../src/interfaces/ICaseRules.sol";
+import {ICaseRules, LeafRange, MarkChannel} from "../../src/interfaces/ICaseRules.sol";
 import {Charge, IChallengeManager, Stage} from "../../src/interfaces/IChallengeManager.sol";
 import {Run} from "../../src/interfaces/IRuns.sol";
 import {Opening} from "../../src/libraries/Transcript.sol";
@@ -16,18 +16,18 @@ contract LeavesTest is CourtTest {
     string private json = Golden.read("mark.json");
     string private row = Golden.row(2);
     MarkChannel[] private shape;
-    LeafOpening[] private leaves;
+    LeafRange[] private ranges;
     CaseId private caseId;
 
     function setUp() public override {
         super.setUp();
         MarkChannel[] memory channels = Golden.shape(json, row);
-        LeafOpening[] memory opened = Golden.leaves(json, row);
+        LeafRange[] memory opened = Golden.ranges(json, row);
         for (uint256 c; c < channels.length; ++c) {
             shape.push(channels[c]);
         }
         for (uint256 k; k < opened.length; ++k) {
-            leaves.push(opened[k]);
+            ranges.push(opened[k]);
         }
         scoring.setBeacon(vm.parseJsonBytes32(json, string.concat(row, ".beacon")));
         _submit(alice, 1);
@@ -46,9 +46,9 @@ contract LeavesTest is CourtTest {
     }
 
     function _openLeaves(uint256 from, uint256 count) private {
-        LeafOpening[] memory some = new LeafOpening[](count);
+        LeafRange[] memory some = new LeafRange[](count);
         for (uint256 k; k < count; ++k) {
-            some[k] = leaves[from + k];
+            some[k] = ranges[from + k];
         }
         vm.prank(alice);
         manager.openLeaves(caseId, shape, some);
@@ -59,7 +59,7 @@ contract LeavesTest is CourtTest {
     }
 
     function test_leavesAndAnswersOpenTheVote() public {
-        _openLeaves(0, leaves.length);
+        _openLeaves(0, ranges.length);
         assertTrue(manager.caseOf(caseId).leavesOpened);
         _stageIs(caseId, Stage.Drawn);
         _respond(caseId, mallory);
@@ -69,7 +69,7 @@ contract LeavesTest is CourtTest {
     function test_theOrderOfBothDoesNotMatter() public {
         _respond(caseId, mallory);
         _stageIs(caseId, Stage.Drawn);
-        _openLeaves(0, leaves.length);
+        _openLeaves(0, ranges.length);
         _stageIs(caseId, Stage.Voting);
     }
 
@@ -84,21 +84,25 @@ contract LeavesTest is CourtTest {
 
     function test_leavesAreOpenedInChunks() public {
         _respond(caseId, mallory);
-        _openLeaves(0, 20);
-        assertEq(manager.caseOf(caseId).leaves, 20);
+        _openLeaves(0, 4);
+        uint256 opened;
+        for (uint256 k; k < 4; ++k) {
+            opened += ranges[k].secrets.length / 2;
+        }
+        assertEq(manager.caseOf(caseId).leaves, opened);
         assertFalse(manager.caseOf(caseId).leavesOpened);
         vm.expectRevert(_badLeaf(0));
-        _openLeaves(0, 20); // the same again
+        _openLeaves(0, 4); // the same again
         vm.expectRevert(_badLeaf(0));
-        _openLeaves(21, 20); // one left out
-        _openLeaves(20, leaves.length - 20);
+        _openLeaves(5, 4); // one left out
+        _openLeaves(4, ranges.length - 4);
         _stageIs(caseId, Stage.Voting);
     }
 
     /// @dev The attack: accuse, and never show the key. Rejected by code; who answered is paid for it.
     function test_unopenedLeavesRejectTheCase() public {
         _respond(caseId, mallory);
-        _openLeaves(0, leaves.length - 1);
+        _openLeaves(0, ranges.length - 1);
         uint256 supply = token.totalSupply();
         _settleAt(caseId, _deadline(caseId), Verdict.Rejected);
         assertEq(manager.credit(mallory), 3 * COST);
@@ -113,39 +117,53 @@ contract LeavesTest is CourtTest {
     }
 
     function test_openedLeavesAndSilenceAreADefault() public {
-        _openLeaves(0, leaves.length);
+        _openLeaves(0, ranges.length);
         _settleAt(caseId, _deadline(caseId), Verdict.Upheld);
         assertEq(vault.burnedOf(mallory), 1_000e18);
     }
 
     function test_onlyTheDrawnLeavesOfTheKeyAreOpened() public {
-        LeafOpening memory kept = leaves[1];
-        leaves[1] = leaves[2];
-        vm.expectRevert(_badLeaf(1)); // another leaf of the key
+        LeafRange memory kept = ranges[1];
+        ranges[1] = ranges[2];
+        vm.expectRevert(_badLeaf(1)); // other leaves of the key
         _openLeaves(0, 3);
-        leaves[1] = kept;
-        leaves[1].seed = keccak256("a seed that would match");
+        ranges[1] = kept;
+        ranges[1].secrets[0] = keccak256("a seed that would match");
         vm.expectRevert(_badLeaf(1));
         _openLeaves(0, 3);
-        leaves[1] = kept;
+        ranges[1] = kept;
+        ranges[1].secrets = new bytes32[](0);
+        vm.expectRevert(_badLeaf(1));
+        _openLeaves(0, 3);
+        ranges[1] = kept;
         vm.expectRevert(_badLeaf(type(uint256).max));
         _openLeaves(0, 0);
-        leaves.push(kept);
-        vm.expectRevert(_badLeaf(type(uint256).max));
-        _openLeaves(0, leaves.length);
+        ranges.push(kept);
+        vm.expectRevert(_badLeaf(ranges.length - 1)); // more than were drawn
+        _openLeaves(0, ranges.length);
         shape[0].groups += 1;
         vm.expectRevert();
         _openLeaves(0, 3); // the key's root binds how many leaves it has
     }
 
+    /// @dev The attack: a key is ground until leaves that nobody drew match, and they are shown beside one that was drawn.
+    function test_whatLiesBesideADrawnLeafIsNotOpened() public {
+        LeafRange[] memory some = new LeafRange[](1);
+        some[0] = Golden.range(json, string.concat(row, ".undrawn"));
+        vm.prank(alice);
+        vm.expectRevert(_badLeaf(0));
+        manager.openLeaves(caseId, shape, some);
+        _openLeaves(0, 1);
+    }
+
     function test_onlyTheChallengerOpensAndOnce() public {
         vm.prank(vera);
         vm.expectRevert(abi.encodeWithSelector(NotAllowed.selector, vera));
-        manager.openLeaves(caseId, shape, leaves);
-        _openLeaves(0, leaves.length);
+        manager.openLeaves(caseId, shape, ranges);
+        _openLeaves(0, ranges.length);
         vm.prank(alice);
         vm.expectRevert(IChallengeManager.AlreadyDone.selector);
-        manager.openLeaves(caseId, shape, leaves);
+        manager.openLeaves(caseId, shape, ranges);
     }
 
     function test_withoutTheTasksBeaconNothingIsOpened() public {
@@ -159,7 +177,7 @@ contract LeavesTest is CourtTest {
         CaseId late = _draw(bob, _accusation(alice, bob));
         vm.prank(bob);
         vm.expectRevert(abi.encodeWithSelector(ICaseRules.NotEarlier.selector, 3, 1));
-        manager.openLeaves(late, shape, leaves);
+        manager.openLeaves(late, shape, ranges);
         _settleAt(late, _deadline(late), Verdict.Rejected);
     }
 

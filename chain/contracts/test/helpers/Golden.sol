@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 import {Vm} from "forge-std/Vm.sol";
 
-import {BlockOpening, LeafOpening, MarkChannel} from "../../src/interfaces/ICaseRules.sol";
+import {BlockOpening, LeafRange, MarkChannel} from "../../src/interfaces/ICaseRules.sol";
 
 /// @dev Reads the openings that the Python side wrote: tests/golden/blocks.json and tests/golden/mark.json.
 library Golden {
@@ -37,14 +37,22 @@ library Golden {
         }
     }
 
-    function leaves(string memory json, string memory where) internal pure returns (LeafOpening[] memory opened) {
-        uint256[] memory indices = vm.parseJsonUintArray(json, string.concat(where, ".indices"));
-        bytes32[] memory seeds = vm.parseJsonBytes32Array(json, string.concat(where, ".seeds"));
-        bytes32[] memory salts = vm.parseJsonBytes32Array(json, string.concat(where, ".salts"));
-        opened = new LeafOpening[](indices.length);
-        for (uint256 k; k < indices.length; ++k) {
-            string memory path = string.concat(where, ".siblings[", vm.toString(k), "]");
-            opened[k] = LeafOpening(uint64(indices[k]), seeds[k], salts[k], vm.parseJsonBytes32Array(json, path));
+    /// @dev The opened leaves, in the order drawn, as ranges of a few.
+    function ranges(string memory json, string memory where) internal view returns (LeafRange[] memory opened) {
+        uint256 count;
+        while (vm.keyExistsJson(json, _range(where, count))) ++count;
+        opened = new LeafRange[](count);
+        for (uint256 k; k < count; ++k) {
+            opened[k] = range(json, _range(where, k));
         }
+    }
+
+    function range(string memory json, string memory where) internal pure returns (LeafRange memory opened) {
+        opened.secrets = vm.parseJsonBytes32Array(json, string.concat(where, ".secrets"));
+        opened.siblings = vm.parseJsonBytes32Array(json, string.concat(where, ".siblings"));
+    }
+
+    function _range(string memory where, uint256 k) private pure returns (string memory) {
+        return string.concat(where, ".ranges[", vm.toString(k), "]");
     }
 }

@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 import {Test} from "forge-std/Test.sol";
 
-import {LeafOpening, MarkChannel} from "../../src/interfaces/ICaseRules.sol";
+import {LeafRange, MarkChannel} from "../../src/interfaces/ICaseRules.sol";
 import {MarkKey} from "../../src/libraries/MarkKey.sol";
 import {Golden} from "../helpers/Golden.sol";
 
@@ -17,8 +17,12 @@ contract Keyholder {
         return MarkKey.leavesToOpen(beacon, keyRoot, shape);
     }
 
-    function contains(bytes32 keyRoot, uint256 count, LeafOpening calldata opening) external pure returns (bool) {
-        return MarkKey.contains(keyRoot, count, opening);
+    function contains(bytes32 keyRoot, uint256 count, uint256 first, LeafRange calldata range)
+        external
+        view
+        returns (bool)
+    {
+        return MarkKey.contains(keyRoot, count, first, range);
     }
 }
 
@@ -38,17 +42,44 @@ contract MarkKeyTest is Test {
             (uint64[] memory drawn, uint256 count) =
                 keyholder.leavesToOpen(_word(k, ".beacon"), keyRoot, Golden.shape(json, Golden.row(k)));
             assertEq(count, vm.parseJsonUint(json, string.concat(Golden.row(k), ".count")));
-            LeafOpening[] memory opened = Golden.leaves(json, Golden.row(k));
-            assertEq(drawn.length, opened.length);
-            for (uint256 i; i < opened.length; ++i) {
-                assertEq(drawn[i], opened[i].index);
-                assertTrue(keyholder.contains(keyRoot, count, opened[i]));
-                assertFalse(keyholder.contains(keyRoot, count + 1, opened[i]));
-                opened[i].seed ^= bytes32(uint256(1));
-                assertFalse(keyholder.contains(keyRoot, count, opened[i]));
+            uint256[] memory indices = vm.parseJsonUintArray(json, string.concat(Golden.row(k), ".indices"));
+            assertEq(drawn.length, indices.length);
+            for (uint256 i; i < drawn.length; ++i) {
+                assertEq(drawn[i], indices[i]);
             }
+            _rangesAreThere(keyRoot, count, indices, Golden.ranges(json, Golden.row(k)));
         }
         assertFalse(vm.keyExistsJson(json, Golden.row(CASES)), "every case was read");
+    }
+
+    function _rangesAreThere(bytes32 keyRoot, uint256 count, uint256[] memory indices, LeafRange[] memory ranges)
+        private
+        view
+    {
+        uint256 opened;
+        for (uint256 r; r < ranges.length; ++r) {
+            LeafRange memory range = ranges[r];
+            uint256 first = indices[opened];
+            assertTrue(keyholder.contains(keyRoot, count, first, range));
+            assertFalse(keyholder.contains(keyRoot, count, first + 1, range));
+            assertFalse(keyholder.contains(keyRoot, count + 1, first, range));
+            for (uint256 s; s < range.secrets.length; ++s) {
+                range.secrets[s] ^= bytes32(uint256(1));
+                assertFalse(keyholder.contains(keyRoot, count, first, range));
+                range.secrets[s] ^= bytes32(uint256(1));
+            }
+            opened += range.secrets.length / 2;
+            range.secrets = _longer(range.secrets); // a seed without a salt
+            assertFalse(keyholder.contains(keyRoot, count, first, range));
+        }
+        assertEq(opened, indices.length);
+    }
+
+    function _longer(bytes32[] memory words) private pure returns (bytes32[] memory more) {
+        more = new bytes32[](words.length + 1);
+        for (uint256 i; i < words.length; ++i) {
+            more[i] = words[i];
+        }
     }
 
     function _hasNone(MarkChannel[] memory shape) private view {

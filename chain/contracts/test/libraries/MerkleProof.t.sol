@@ -11,10 +11,18 @@ import {Tree} from "../helpers/Tree.sol";
 contract Prover {
     function verify(bytes32 root, bytes32 leaf, uint256 position, uint256 count, bytes32[] calldata siblings)
         external
-        pure
+        view
         returns (bool)
     {
         return MerkleProof.verify(root, leaf, position, count, siblings);
+    }
+
+    function rootOf(bytes32[] memory leaves, uint256 first, uint256 count, bytes32[] calldata siblings)
+        external
+        view
+        returns (bool, bytes32)
+    {
+        return MerkleProof.root(leaves, first, count, siblings);
     }
 
     function segmentLeaf(Segment calldata segment) external pure returns (bytes32) {
@@ -137,6 +145,77 @@ contract MerkleProofTest is Test {
         assertTrue(prover.verify(Tree.root(leaves), leaves[position], position, count, path));
         assertFalse(prover.verify(Tree.root(leaves), leaves[position] ^ bytes32(uint256(1)), position, count, path));
         assertFalse(prover.verify(Tree.root(leaves), leaves[position], position, count + 1, path));
+    }
+
+    function _some(bytes32[] memory leaves, uint256 first, uint256 length)
+        private
+        pure
+        returns (bytes32[] memory some)
+    {
+        some = new bytes32[](length);
+        for (uint256 i; i < length; ++i) {
+            some[i] = leaves[first + i];
+        }
+    }
+
+    function _leads(bytes32[] memory leaves, bytes32[] memory some, uint256 first, uint256 count, bytes32[] memory path)
+        private
+        view
+        returns (bool)
+    {
+        (bool fits, bytes32 found) = prover.rootOf(some, first, count, path);
+        return fits && found == Tree.root(leaves);
+    }
+
+    function testFuzz_everyRangeOfEveryTreeProves(uint256 count, uint256 first, uint256 length, uint256 seed)
+        public
+        view
+    {
+        count = bound(count, 1, 130);
+        first = bound(first, 0, count - 1);
+        length = bound(length, 1, count - first);
+        bytes32[] memory leaves = _tree(count, seed);
+        bytes32[] memory path = Tree.rangeSiblings(leaves, first, length);
+        bytes32[] memory some = _some(leaves, first, length);
+        assertTrue(_leads(leaves, some, first, count, path));
+        assertFalse(_leads(leaves, some, first, count + 1, path));
+        assertFalse(_leads(leaves, some, first + 1, count, path));
+        assertFalse(first > 0 && _leads(leaves, some, first - 1, count, path));
+        some[seed % length] ^= bytes32(uint256(1));
+        assertFalse(_leads(leaves, some, first, count, path));
+    }
+
+    function testFuzz_noOtherSiblingsLeadARange(uint256 count, uint256 first, uint256 length, uint256 seed)
+        public
+        view
+    {
+        count = bound(count, 2, 130);
+        first = bound(first, 0, count - 1);
+        length = bound(length, 1, count - first);
+        bytes32[] memory leaves = _tree(count, seed);
+        bytes32[] memory path = Tree.rangeSiblings(leaves, first, length);
+        bytes32[] memory some = _some(leaves, first, length);
+        bytes32[] memory longer = new bytes32[](path.length + 1);
+        for (uint256 i; i < path.length; ++i) {
+            longer[i] = path[i];
+        }
+        assertFalse(_leads(leaves, some, first, count, longer));
+        if (path.length == 0) return;
+        path[seed % path.length] ^= bytes32(uint256(1));
+        assertFalse(_leads(leaves, some, first, count, path));
+        assembly ("memory-safe") {
+            mstore(path, sub(mload(path), 1))
+        }
+        assertFalse(_leads(leaves, some, first, count, path));
+    }
+
+    function test_rangesOutsideTheTreeFail() public view {
+        bytes32[] memory leaves = _tree(3, 1);
+        assertTrue(_leads(leaves, leaves, 0, 3, new bytes32[](0)));
+        assertFalse(_leads(leaves, leaves, 1, 3, new bytes32[](0)));
+        assertFalse(_leads(leaves, leaves, type(uint256).max, 3, new bytes32[](0)));
+        assertFalse(_leads(leaves, new bytes32[](0), 0, 3, new bytes32[](0)));
+        assertFalse(_leads(leaves, leaves, 0, type(uint256).max, new bytes32[](0)));
     }
 
     /// @dev The attack: present an inner node as a leaf one level up. The root record binds the count.

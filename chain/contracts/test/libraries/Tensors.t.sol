@@ -9,7 +9,7 @@ import {Golden} from "../helpers/Golden.sol";
 
 /// @dev Libraries take calldata; this hands it to them.
 contract Opener {
-    function contains(bytes32 state, BlockOpening calldata opening) external pure returns (bool) {
+    function contains(bytes32 state, BlockOpening calldata opening) external view returns (bool) {
         return Tensors.contains(state, opening);
     }
 
