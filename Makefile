@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 CONTRACTS := chain/contracts
 IPFS := tests/ipfs
 # numpy beside two workers on two cores: more threads would only wait for each other
-PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+PYTEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 FORGE := node_modules/.bin/forge
 NODE := $(shell command -v node 2>/dev/null)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from challenge.demo.story import Story, play
 from pol.data import Dataset, digits
@@ -36,6 +40,24 @@ def honest_run(train_set: Dataset, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("honest") / "proof"
     record(small_spec(train_set), train_set, folder)
     return folder
+
+
+class OneStory(LoadFileScheduling):  # type: ignore[misc]
+    """A file's tests go to one worker, and those of all files that look at the story do: it takes minutes to play."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "story" if looks_at_the_story(self.config.rootpath / file) else file
+
+
+@cache
+def looks_at_the_story(file: Path) -> bool:
+    return re.search(r"def \w+\([^)]*\bstory\b", file.read_text()) is not None
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneStory:
+    """How ``--numprocesses`` shares out the tests."""
+    return OneStory(config, log)
 
 
 @pytest.fixture(scope="session")
