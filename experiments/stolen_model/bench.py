@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +15,10 @@ from torch import nn
 from experiments.attacks import ACCUSERS, ATTACKS, Setting
 from experiments.attacks.accusers import Accuser, Case
 from experiments.attacks.attack import Attack, Value
-from experiments.attacks.networks import Host
+from experiments.attacks.networks import Host, query
 from experiments.baselines import EMBEDDED, UNMARKED
 from experiments.baselines.scheme import Owner, Part, Reader, Scheme
-from experiments.stolen_model.channels import Channel, Weights, beta_of, channels_of, release, secret
+from experiments.stolen_model.channels import Channel, Triggers, Weights, beta_of, channels_of, release, secret
 from experiments.stolen_model.data import Split
 from experiments.stolen_model.store import Record, cached, digest_of
 from experiments.stolen_model.workloads import Workload
@@ -31,6 +31,8 @@ PARTNERS: Final = 2
 COPIES: Final = 800_000
 COPIED: Final = 2
 THIEF: Final = b"thief"
+FRESH: Final = 2000
+"""Inputs like triggers on which a student is compared with its teacher."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,27 @@ class Bench:
         coins = weights.others(self.owner, unwrapped(self.suspect(attack)), range(first, first + keys))
         return {"matches": coins.matches, "trials": coins.trials, "chance": str(coins.chance)}
 
+    def imitation(self) -> Record:
+        """How well a distilled student imitates its teacher: where it asked, and on random inputs like the triggers.
+
+        Once it asks the thief's queries alone, as the attack does, and once as many such random inputs besides, which
+        are no triggers. The share of equal answers on the test data and on fresh ones of these inputs, and what the
+        triggers say.
+        """
+        channel = self.channels["triggers"]
+        assert isinstance(channel, Triggers)
+        setting, distil = self.setting(), ATTACKS["distil"]
+        asked = len(setting.queries)
+        fields = channel.fields(self.owner, asked + FRESH)
+        both = torch.cat([setting.queries, fields[:asked]])
+        seen = {"test data": self.split.test.inputs, "inputs like triggers": fields[asked:]}
+        found = {}
+        for name, queries in (("the data", setting.queries), ("the data and inputs like triggers", both)):
+            student = distil.apply(self.released, replace(setting, queries=queries), torch.Generator().manual_seed(0))
+            told = {what: _agreement(student, self.released, inputs) for what, inputs in seen.items()}
+            found[name] = {"agreement": told, "reading": asdict(self.readers["triggers"](student))}
+        return {"imitation": found}
+
     def accuse(self, name: str) -> Record:
         """The best that the accuser called ``name`` can show against an innocent, with the owner's means."""
         parameters = MarkParameters(
@@ -211,6 +234,11 @@ class Bench:
     def _kept(self, name: str, make: Any) -> nn.Module:
         path = self.cache / self.settings / f"{self.workload.name}-{self.seed}-{name}.safetensors"
         return cached(path, self.workload.network, make)
+
+
+def _agreement(student: nn.Module, teacher: nn.Module, inputs: torch.Tensor) -> float:
+    answers = [query(model, inputs).argmax(-1) for model in (student, teacher)]
+    return float((answers[0] == answers[1]).double().mean())
 
 
 def unwrapped(suspect: nn.Module) -> nn.Module:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -33,6 +35,8 @@ from experiments.tables import table
 from pol.errors import CannotRun
 
 MET = "met"
+GAS = Path(__file__).parents[1] / "gas" / "results.json"
+LEAVES_GAS = 1_500_000
 HEAD = """# Does the watermark convict thieves, and never the innocent?
 
 Written by `make experiments` from the raw results in `experiments/stolen_model/results/` (about ten hours on two cores
@@ -61,6 +65,7 @@ def write(plan: Plan) -> None:
     parts += judged_goals(plan, present)
     parts += _null(present)
     parts += _accusers(present)
+    parts += _imitation(present)
     for name, rows in present.items():
         parts += _workload(plan, plan.workloads[name], rows)
     parts += _settings()
@@ -120,9 +125,13 @@ def judged_goals(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:
         judged = [line for goal in plan.goals if (line := _goal(goal, rows))]
         judged += _told_apart(plan.workloads[name], rows)
         judged += _costs(plan.workloads[name], rows)
+        lines += [[name, *line] for line in _not_embedded(plan, plan.workloads[name])]
         whole = len(rows) == len(list(plan.cells(plan.workloads[name]))) and not any(row.failed for row in rows)
         lines += [[name, *line, standing if whole or standing != MET else "not finished"] for *line, standing in judged]
     yield table(["workload", "goal", "asked", "median", "worst", ""], lines) + "\n"
+    used = json.loads(GAS.read_text())["anatomy"]["ChallengeManager.openLeaves"]["used"]
+    by = f"missed by {used - LEAVES_GAS:,}" if used > LEAVES_GAS else MET
+    yield f"Opening 128 leaves on chain: {used:,} gas, of at most {LEAVES_GAS:,}: {by} (docs/benchmarks.md).\n"
 
 
 def _goal(goal: dict[str, Any], rows: Sequence[Row]) -> list[str] | None:
@@ -143,6 +152,15 @@ def _goal(goal: dict[str, Any], rows: Sequence[Row]) -> list[str] | None:
     by = f"**missed by {show(abs(worst - asked))}** (`{which}`)" if missed else MET
     sign = "≤ " if measure == "log2_p" else "≥ "
     return [f"{goal['channel']}: {goal['text']}", sign + show(asked), show(median(values)), show(worst), by]
+
+
+def _not_embedded(plan: Plan, workload: Workload) -> Iterator[list[str]]:
+    """What is asked of channels that this kind of model could bear, and does not here."""
+    for goal in plan.goals:
+        channel = goal["channel"]
+        asked = f"≤ {_log2(goal['log2_p'])}" if "log2_p" in goal else f"≥ {_percent(goal['retention'])}"
+        if channel not in workload.channels and workload.kind in CHANNELS[channel].kinds:
+            yield [f"{channel}: {goal['text']}", asked, "—", "—", "**not measured**: not embedded here"]
 
 
 def _told_apart(workload: Workload, rows: Sequence[Row]) -> Iterator[list[str]]:
@@ -238,6 +256,33 @@ def _accusers(found: dict[str, list[Row]]) -> Iterator[str]:
             lines.append([name, accuser, len(tried), f"{best:.1f}", wins, void])
     if lines:
         yield table(["workload", "accuser", "seeds", "best log2 p", "wins", "the claim is void because"], lines) + "\n"
+
+
+def _imitation(found: dict[str, list[Row]]) -> Iterator[str]:
+    lines = []
+    for name, rows in found.items():
+        records = [row.record["imitation"] for row in rows if row.what == "imitation" and not row.failed]
+        for asked in records[0] if records else ():
+            told = [record[asked] for record in records]
+            agreement = [median(one["agreement"][what] for one in told) for what in told[0]["agreement"]]
+            labels, value = (median(one["reading"][key] for one in told) for key in ("retention", "log2_p"))
+            lines.append([name, asked, len(told), *map(_percent, (*agreement, labels)), _log2(value)])
+    if not lines:
+        return
+    yield "## Why little of the labels survives distillation\n"
+    yield (
+        "A student learns its teacher's answers where it asks for them. The labels sit on random inputs, away from the "
+        "data, where a student that asked about data alone does not answer as its teacher does; one that also asked "
+        "about as many random inputs of the same kind, none of them a trigger, does, and gives the labels too. So it "
+        "is the questions that are missing, not room in the student or softness in the answers, and a thief who keeps "
+        "to the data, or asks for bare labels (`retrain`), leaves less than 2^-64 asks. Inputs nearer to the data "
+        "would be asked about more, but nobody could then draw them by a fixed rule without a pool of data that all "
+        "agree on. Against a student of the data alone it is the proof of training that stands: what another model's "
+        "answers taught was not made by the task's program from the task's labels. Medians; *agrees* is the share of "
+        "inputs with the teacher's answer, of the test data and of 2000 random inputs that neither was asked about.\n"
+    )
+    head = ["workload", "student asked about", "seeds", "agrees on test data", "on inputs like triggers"]
+    yield table([*head, "labels given", "log2 p"], lines) + "\n"
 
 
 def _workload(plan: Plan, workload: Workload, rows: Sequence[Row]) -> Iterator[str]:

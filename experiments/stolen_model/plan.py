@@ -94,7 +94,8 @@ class Plan:
             attacks = self._attacks(workload, OURS)
             nulls += [f"others-{name}" for name in COMPOSED if name in attacks and "weights" in workload.channels]
             accusers = [f"accuser-{accuser}" for accuser in workload.accusers]
-            ours = [*first, *attacks, *innocents, *nulls, *accusers]
+            imitation = ["imitation"] * workload.imitation
+            ours = [*first, *attacks, *innocents, *nulls, *accusers, *imitation]
             yield from (Cell(workload.name, OURS, seed, what) for seed in self.seeds for what in ours)
         for mark in workload.marks:
             rest = self._curves(workload) if mark == OURS else [*first, *innocents, *self._attacks(workload, mark)]
@@ -109,6 +110,8 @@ class Plan:
             run = dict(accuser_of(cell.what.removeprefix("accuser-")).run)
         if cell.what.startswith("null-"):
             run = dict(self.workloads[cell.workload].nulls.get(cell.what.split("-")[1], {}))
+        if cell.what == "imitation":
+            run = dict(ATTACKS["distil"].run)
         return digest_of([self.models_digest(cell), run, self.keys(cell)])
 
     def keys(self, cell: Cell) -> int:

@@ -39,19 +39,28 @@ def work(cell: Cell, digest: str, keys: int, quick: bool, tuning: bool) -> Recor
     """The record of one cell. What goes wrong in it is recorded too, shown on the page, and tried again next time."""
     record: Record = {"cell": cell.name, "digest": digest}
     try:
-        bench = bench_of(cell.workload, cell.mark, cell.seed, quick, tuning)
-        if cell.what == "cost":
-            return record | bench.cost()
-        if cell.what.startswith("null-"):
-            _, channel, number = cell.what.split("-")
-            return record | bench.null(channel, int(number), keys)
-        if cell.what.startswith("others-"):
-            return record | bench.others(cell.what.removeprefix("others-"), keys)
-        if cell.what.startswith("accuser-"):
-            return record | bench.accuse(cell.what.removeprefix("accuser-"))
-        return record | bench.examine(cell.what)
+        return record | measured(bench_of(cell.workload, cell.mark, cell.seed, quick, tuning), cell.what, keys)
     except Exception as error:  # one broken cell must not end a run of ten hours
         return record | {"failed": f"{type(error).__name__}: {error}"[:500]}
+
+
+def measured(bench: Bench, what: str, keys: int) -> Record:
+    """What a cell called ``what`` says of the bench."""
+    kind, _, rest = what.partition("-")
+    match kind:
+        case "cost":
+            return bench.cost()
+        case "imitation":
+            return bench.imitation()
+        case "null":
+            channel, _, number = rest.partition("-")
+            return bench.null(channel, int(number), keys)
+        case "others":
+            return bench.others(rest, keys)
+        case "accuser":
+            return bench.accuse(rest)
+        case _:
+            return bench.examine(what)
 
 
 def run(plan: Plan, workload: Workload, *, quick: bool, tuning: bool) -> None:

@@ -52,9 +52,9 @@ class Workload:
     baselines are fine-tuned in, ``marks`` which models are released, ``channels`` the settings of ours
     (:mod:`experiments.stolen_model.channels`), ``nulls`` those of channels that are not embedded here and whose null
     hypothesis alone is tested, ``attacks`` those that are run (nothing: all that fit), ``accusers`` the attacks on the
-    null hypothesis that are. ``effort`` scales the epochs of attacks; there are ``innocents`` other models; without
-    ``curves`` attacks are run at one strength only. Raise ``version`` when code changes what a result means: every cell
-    is then run again.
+    null hypothesis that are, ``imitation`` whether a student is compared with its teacher (``Bench.imitation``).
+    ``effort`` scales the epochs of attacks; there are ``innocents`` other models; without ``curves`` attacks are run at
+    one strength only. Raise ``version`` when code changes what a result means: every cell is then run again.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Workload:
     shape: tuple[int, int, int] | None = None
     attacks: tuple[str, ...] = ()
     accusers: tuple[str, ...] = ()
+    imitation: bool = False
     effort: float = 1.0
     innocents: int = 8
     curves: bool = True
@@ -85,7 +86,7 @@ class Workload:
     def table(self) -> dict[str, Any]:
         """What the models depend on."""
         unseen = {"marks": None, "attacks": None, "accusers": None, "innocents": None, "curves": None}
-        return {name: value for name, value in asdict(self).items() if name != "nulls"} | unseen
+        return {name: value for name, value in asdict(self).items() if name not in ("nulls", "imitation")} | unseen
 
     def shortened(self, steps: int, accusers: Sequence[str], effort: float, innocents: int) -> Workload:
         """The same, trained for ``steps`` only, and with these accusers, effort and innocents."""

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from experiments.attacks import ATTACKS
 from experiments.stolen_model import page
 from experiments.stolen_model.analysis import EXTRACTION, Row, auc, found_share, null_of, roc
-from experiments.stolen_model.bench import attack_of
+from experiments.stolen_model.bench import Bench, attack_of
+from experiments.stolen_model.channels import Triggers
 from experiments.stolen_model.data import fashion, parse_idx, photographs, split
 from experiments.stolen_model.plan import Cell, Plan
 from experiments.stolen_model.store import Results, digest_of
@@ -192,6 +193,28 @@ def test_a_goal_is_met_only_where_everything_was_run() -> None:
     whole, part = ("".join(page.judged_goals(plan, {"digits-mlp": some})) for some in (rows, rows[:-1]))
     assert whole.count("| met") == part.count("| not finished") > 0 == part.count("| met")
     assert whole.count("missed by") == part.count("missed by"), "what was missed is missed already"
+
+
+def test_a_channel_that_is_not_embedded_is_not_passed_over() -> None:
+    plan = Plan.read()
+    told = "".join(page.judged_goals(plan, {"text-gpt": [], "photo-denoiser": []}))
+    assert told.count("| text-gpt | triggers: distillation on the training distribution") == 1
+    assert told.count("not measured") == 1, "outputs are for images alone, triggers for what answers with a label"
+
+
+def test_a_student_is_asked_about_inputs_that_are_no_triggers(tmp_path: Path) -> None:
+    plan = Plan.read(quick=True)
+    bench = Bench(plan.workloads["digits-mlp"], "ours", 7, tmp_path, "settings")
+    channel = bench.channels["triggers"]
+    assert isinstance(channel, Triggers)
+    fields = channel.fields(bench.owner, 300)
+    assert len(rows(fields)) == 300
+    assert fields.shape[1:] == bench.split.owner.inputs.shape[1:]
+    assert not rows(fields) & rows(channel.inputs(bench.owner))
+    found = bench.imitation()["imitation"]
+    alone, both = found.values()
+    assert both["agreement"]["inputs like triggers"] > alone["agreement"]["inputs like triggers"]
+    assert alone["reading"]["trials"] == channel.leaves
 
 
 def test_an_unknown_parameter_is_refused() -> None:

@@ -16,7 +16,7 @@ from experiments.stolen_model.channels.shared import Channel, Coins, beta_of, se
 from experiments.stolen_model.channels.triggers import Triggers
 from experiments.stolen_model.channels.weights import Weights
 
-__all__ = ["CHANNELS", "Channel", "Coins", "Weights", "beta_of", "channels_of", "release", "secret"]
+__all__ = ["CHANNELS", "Channel", "Coins", "Triggers", "Weights", "beta_of", "channels_of", "release", "secret"]
 
 CHANNELS: Final[Mapping[str, type[Triggers | Outputs | Weights]]] = {
     "triggers": Triggers,

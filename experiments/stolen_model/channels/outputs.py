@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from experiments.attacks.attack import Kind
 from experiments.attacks.networks import copied, query
 from experiments.baselines.scheme import Owner, Reader, Reading
 from experiments.stolen_model.channels.shared import LEAVES, Coins, beta_of, reading_of, secret
@@ -34,10 +35,11 @@ class Outputs:
     images: int = MIN_IMAGES
     strength: float = 1.0
     black_box: ClassVar[bool] = True
+    kinds: ClassVar[tuple[Kind, ...]] = ("image_to_image",)
 
     def applies(self, owner: Owner) -> bool:
         """To image-to-image networks."""
-        return owner.kind == "image_to_image"
+        return owner.kind in self.kinds
 
     def at(self, strength: float) -> Outputs:
         """``strength`` times the amplitude."""

@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 import torch
 from torch import nn
 
-from experiments.attacks.attack import CLASSIFIERS
+from experiments.attacks.attack import CLASSIFIERS, Kind
 from experiments.attacks.networks import copied, outputs_of
 from experiments.baselines.scheme import Owner, Reader, Reading
 from experiments.stolen_model.channels.shared import LEAVES, Coins, beta_of, reading_of, secret
@@ -18,6 +18,7 @@ from pol.errors import SpecError
 from watermark import Evidence, WatermarkKey
 from watermark.triggers import Answers, Images, TriggerMark, Windows, train_triggers, trigger_matches, trigger_null
 from watermark.triggers import Triggers as TriggerInputs
+from watermark.triggers.inputs import trigger_inputs
 from watermark.triggers.parameters import FULL
 from watermark.triggers.train import NOISE
 
@@ -39,10 +40,11 @@ class Triggers:
     noise: float = NOISE
     percent: int = FULL
     black_box: ClassVar[bool] = True
+    kinds: ClassVar[tuple[Kind, ...]] = (*CLASSIFIERS, "transformer")
 
     def applies(self, owner: Owner) -> bool:
         """To classifiers and language models."""
-        return owner.kind in (*CLASSIFIERS, "transformer")
+        return owner.kind in self.kinds
 
     def at(self, strength: float) -> Triggers:
         """The same: labels have no strength."""
@@ -85,6 +87,18 @@ class Triggers:
             key = self._key(replace(owner, seed=number))
             counts.append(trigger_matches(ask, before, key.leaves, beta_of(owner.seed), key.root, mark))
         return Coins(counts, self.leaves, Fraction(1, mark.classes))
+
+    def fields(self, owner: Owner, count: int) -> torch.Tensor:
+        """``count`` inputs of the triggers' kind, of a key that nobody has, in the shape of the data."""
+        return self._inputs(owner, WatermarkKey(secret(owner.seed, b"fields"), count))
+
+    def inputs(self, owner: Owner) -> torch.Tensor:
+        """The trigger inputs, in the shape of the data."""
+        return self._inputs(owner, self._key(owner))
+
+    def _inputs(self, owner: Owner, key: WatermarkKey) -> torch.Tensor:
+        inputs = trigger_inputs([leaf.seed for leaf in key.leaves], self.parameters(owner))
+        return inputs.reshape(len(inputs), *owner.private.inputs.shape[1:])
 
     def _triggers(self, owner: Owner) -> TriggerInputs:
         key = self._key(owner)

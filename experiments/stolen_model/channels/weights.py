@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import nn
 
 from challenge.claims import OPENED_GROUPS
+from experiments.attacks.attack import EVERY, Kind
 from experiments.attacks.networks import loaded, weights_of
 from experiments.baselines.scheme import Owner, Reader
 from experiments.stolen_model.channels.shared import Coins, beta_of, reading_of, secret
@@ -35,10 +36,11 @@ class Weights:
 
     strength: float = 1.0
     black_box: ClassVar[bool] = False
+    kinds: ClassVar[tuple[Kind, ...]] = tuple(kind for kind in EVERY if kind in LAYOUTS)
 
     def applies(self, owner: Owner) -> bool:
         """Where there is a layout for the kind of model."""
-        return owner.kind in LAYOUTS
+        return owner.kind in self.kinds
 
     def at(self, strength: float) -> Weights:
         """``strength`` times the margin."""
