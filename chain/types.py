@@ -6,7 +6,7 @@ Each dataclass has the fields of its Solidity struct, in order, in snake case. D
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from enum import IntEnum
 from fractions import Fraction
@@ -234,9 +234,10 @@ def open_segment(segments: Sequence[Segment], anchors: Sequence[Anchor | ChainAn
     raise ChainError(f"segment {index} is not anchored: anchor it before opening it")
 
 
-def from_abi(cls: type[T], values: Sequence[Any]) -> T:
-    """A decoded ABI tuple as the dataclass ``cls``, nested structs and enums included."""
+def from_abi(cls: type[T], values: Sequence[Any] | Mapping[str, Any]) -> T:
+    """A decoded ABI tuple as the dataclass ``cls``, nested structs and enums included; of an event, its mapping."""
     assert is_dataclass(cls)
+    values = list(values.values()) if isinstance(values, Mapping) else values
     hints = get_type_hints(cls)
     names = [field.name for field in fields(cls)]
     return cls(**{name: _convert(hints[name], value) for name, value in zip(names, values, strict=True)})

@@ -9,12 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from chain.anchoring import read_run
-from chain.case import Case, LeafRange, MarkChannel
+from chain.case import Case, Ground, LeafRange, MarkChannel
 from chain.client import ArenaClient
 from chain.commitments import new_salt
 from chain.contract import Event
 from chain.errors import ChainError
-from chain.types import Opening, open_segment
+from chain.types import Opening, from_abi, open_segment
 from challenge.bundle import fetch_proof, publish_proof
 from challenge.claims import TiedClaim
 from challenge.onchain import claimed_run, run_of
@@ -31,7 +31,7 @@ from watermark import LeafOpening
 
 NO_REPRODUCTION_DOMAIN = "aiarena/no-reproduction/v1"
 LEAVES_A_TRANSACTION = 128
-"""At most 100 KB, for keys of 2^16 groups of one leaf; nodes take transactions of 128 KiB."""
+"""At most some 45 KB, of 32 groups that do not touch; nodes take transactions of 128 KiB."""
 
 
 def open_segments(proof: Proof, segments: Sequence[int]) -> list[Opening]:
@@ -57,10 +57,9 @@ def open_claim(client: ArenaClient, case_id: int, tied: TiedClaim) -> None:
     Goes on where an earlier call was interrupted. The contract refuses leaves that the beacon did not draw.
     """
     claim = tied.claim
-    shape = [MarkChannel(part.groups, part.leaves) for part in claim.parameters.channels.values()]
     for start in range(client.challenges.case(case_id).leaves, len(claim.leaves), LEAVES_A_TRANSACTION):
         some = claim.leaves[start : start + LEAVES_A_TRANSACTION]
-        client.challenges.open_leaves(case_id, shape, leaf_ranges(some, claim.parameters.leaf_count))
+        client.challenges.open_leaves(case_id, shape_of(tied), leaf_ranges(some, claim.parameters.leaf_count))
 
 
 def leaf_ranges(leaves: Sequence[LeafOpening], leaf_count: int) -> list[LeafRange]:
@@ -90,6 +89,7 @@ def judge_case(
 ) -> Verdict:
     """A juror's own verdict on an answered case: fetch what was served, replay the segments that were opened.
 
+    The challenger's claim counts only if it opened on chain what its spec promises: see :func:`opened_as_promised`.
     Raises :class:`pol.errors.CannotRun` if the files are not to be had: then ``challenges.vote_unavailable`` says so.
     """
     case = client.challenges.case(case_id)
@@ -110,8 +110,30 @@ def judge_case(
             verdict = Verdict()
             verdict.reject(ExitCode.MALFORMED, str(error))
             return verdict
-        whole = [with_model(tied, client, store) for tied in claims]
-        return verify(folder, mine, claims=whole, chain=client, store=store)
+        sound = [tied for tied in claims if opened_as_promised(client, case_id, tied)]
+        whole = [with_model(tied, client, store) for tied in sound]
+        verdict = verify(folder, mine, claims=whole, chain=client, store=store)
+        if len(sound) < len(claims):
+            verdict.note("the challenger's claim was left aside: it opened leaves of a key of another shape on chain")
+        return verdict
+
+
+def opened_as_promised(client: ArenaClient, case_id: int, tied: TiedClaim) -> bool:
+    """Whether the leaves that a case's challenger opened on chain are of a key of the shape that its spec promises.
+
+    The contract knows of a key only how many leaves it has, and takes any groups of that many: in fewer leaves a group,
+    fewer would be drawn. True of every claim but the one that the case rests on.
+    """
+    case = client.challenges.case(case_id)
+    if case.charge.ground is not Ground.WATERMARK or claimed_run(tied, case.task_id, client) != case.charge.claim:
+        return True
+    opened = client.challenges.events("LeavesOpened", first_block=case.seed.block, caseId=case_id)
+    return all([from_abi(MarkChannel, part) for part in event.args["shape"]] == shape_of(tied) for event in opened)
+
+
+def shape_of(tied: TiedClaim) -> list[MarkChannel]:
+    """The groups and leaves of each channel that the claim's spec promises."""
+    return [MarkChannel(part.groups, part.leaves) for part in tied.claim.parameters.channels.values()]
 
 
 def shows_accused(client: ArenaClient, case: Case, proof: Proof) -> bool:

@@ -55,8 +55,9 @@ def looks_at_the_story(file: Path) -> bool:
     return re.search(r"def \w+\([^)]*\bstory\b", file.read_text()) is not None
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneStory:
-    """How ``--numprocesses`` shares out the tests."""
+    """How ``--numprocesses`` shares out the tests, whatever ``--dist`` says."""
     return OneStory(config, log)
 
 

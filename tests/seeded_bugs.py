@@ -24,6 +24,7 @@ COPIED = (
     "chain/artifacts",
     "tests",
     "docs",
+    "examples",
     "pyproject.toml",
     "LICENSE",
 )
@@ -367,9 +368,19 @@ BUGS = [
         "tests/challenge/test_onchain.py",
     ),
     Bug(
+        "a juror does not look at the shape of the key that was opened", "challenge/dispute.py",
+        "if case.charge.ground is not Ground.WATERMARK or", "if True or",
+        "tests/challenge/test_case_cli.py::test_a_claim_is_made_and_its_leaves_are_opened",
+    ),
+    Bug(
         "the end of a trained-in branch is not compared", "challenge/branch.py",
         "tensors_digest(marked) != mark.model_digest", "tensors_digest(marked) == bytes(32)",
         "tests/challenge/test_trained_in.py",
+    ),
+    Bug(
+        "a mark in outputs is left out of the branch", "watermark/branch.py",
+        "        if parameters.outputs:\n", "        if False:\n",
+        "tests/challenge/test_trained_in_outputs.py::test_the_branch_writes_bits_and_the_trunk_has_none",
     ),
     Bug(
         "closed groups may have moved anywhere", "challenge/branch.py",

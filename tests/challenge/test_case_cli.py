@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -9,7 +10,9 @@ from typer.testing import CliRunner
 from chain.case import Stage
 from chain.types import open_segment, tokens
 from challenge import case_cli
+from challenge.claims import read_claim
 from challenge.cli import app as challenge_app
+from challenge.dispute import opened_as_promised
 from challenge.evidence import read_verdict, suspect
 from challenge.segments import Policy
 from pol.errors import CannotRun, ProofError
@@ -17,6 +20,7 @@ from tests.chain.anvil import Anvil, require_anvil
 from tests.chain.play import World
 from tests.challenge.clerk import Clerk
 from tests.challenge.court_shell import ALICE, BRUCE, CREATOR, MALLORY, VERA, VICTOR, VIOLA, Courtroom, address
+from watermark import MarkParameters
 
 JURORS = (VICTOR, VIOLA)
 
@@ -251,6 +255,12 @@ def test_a_claim_is_made_and_its_leaves_are_opened(room, tmp_path):
     room.twice(ALICE, *line)
     case = open_case(room, ALICE, MALLORY, "--claim", tmp_path / "claim")
     assert (held(room, case).charge.ground.name, held(room, case).leaves_opened) == ("WATERMARK", True)
+    claim = read_claim(tmp_path / "claim")
+    assert opened_as_promised(room.client, case, claim)
+    assert claim.claim.parameters.weights
+    finer = replace(claim.claim.parameters.weights, leaves=claim.claim.parameters.weights.leaves // 2)
+    another = replace(claim.claim, parameters=MarkParameters(weights=finer))
+    assert not opened_as_promised(room.client, case, replace(claim, claim=another)), "as if of the same key"
     room(MALLORY, "respond", case, room.proof(MALLORY), "--store", room.store)
     assert held(room, case).stage.name == "VOTING"
 

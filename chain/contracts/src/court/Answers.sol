@@ -35,7 +35,7 @@ abstract contract Answers is Jury {
 
         case_.leaves = uint32(to);
         case_.leavesOpened = to == all;
-        emit LeavesOpened(caseId, from, ranges);
+        emit LeavesOpened(caseId, shape, from, ranges);
         _voteIfComplete(caseId, case_);
     }
 

@@ -95,7 +95,7 @@ interface ICaseRules {
     /// number of a range, NotEarlier, BeaconNotRequested.
     /// @dev min(32, groups) distinct groups: draw c = SHA256("aiarena/watermark-opening/v1" || beacon || keyRoot ||
     /// u64(c)) mod groups, repeats skipped (watermark/claim.py). The shape is what the challenger says, up to the number
-    /// of leaves, which the key's root binds; that it is the spec's, jurors check.
+    /// of leaves, which the key's root binds; that it is the spec's, jurors check by what LeavesOpened says.
     /// @return to Up to which of them they are opened now.
     /// @return all How many leaves are drawn.
     function requireLeaves(

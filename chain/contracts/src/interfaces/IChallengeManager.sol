@@ -115,8 +115,9 @@ interface IChallengeManager {
     event SeedLatched(CaseId indexed caseId, bytes32 beacon, uint64 answerBy);
     /// @notice The trainer opened what was drawn; states and batches are served at `bundleCid`.
     event CaseAnswered(CaseId indexed caseId, string bundleCid);
-    /// @notice The challenger opened these of the leaves that the task's opening beacon drew.
-    event LeavesOpened(CaseId indexed caseId, uint256 from, LeafRange[] ranges);
+    /// @notice The challenger opened these of the leaves that the task's opening beacon drew from a key of this shape, from
+    /// number `from` of them on.
+    event LeavesOpened(CaseId indexed caseId, MarkChannel[] shape, uint256 from, LeafRange[] ranges);
     /// @notice Voting on `level` began; block `juryBlock` will draw the jury (0 = all validators).
     event VotingOpened(CaseId indexed caseId, uint8 level, uint64 commitBy, uint64 revealBy, uint64 juryBlock);
     /// @notice The jury's block went out of reach before anyone latched it; another is promised.
