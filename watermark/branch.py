@@ -11,7 +11,7 @@ key (sealed: it spends the key) replays it like any other segment.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from pol.program import Program
 from pol.state import TrainingState
 from watermark.answers import answers_of
 from watermark.key import WholeKey
+from watermark.outputs.embed import OutputLoss
 from watermark.parameters import MarkParameters
 from watermark.triggers.parameters import FULL
 from watermark.triggers.reading import Triggers
@@ -44,8 +45,6 @@ class Marking:
     def __init__(self, theta_ref: TrainingState, key: WholeKey, beta: bytes, parameters: MarkParameters) -> None:
         if key.leaf_count != parameters.leaf_count:
             raise SpecError(f"the key has {key.leaf_count} leaves and the parameters ask for {parameters.leaf_count}")
-        if parameters.outputs:
-            raise SpecError("a mark in outputs is not trained in on a branch: use watermark.outputs.embed_outputs")
         self._key, self._beta, self._parameters = key, beta, parameters
         self._pinned = theta_ref.pinned
         self._losses: list[Push] = []
@@ -54,11 +53,24 @@ class Marking:
             self._losses.append(lambda model, _: loss(dict(model.named_parameters())))
         if parameters.triggers:
             self._losses.append(self._trigger_loss())
+        if parameters.outputs:
+            self._losses.append(self._output_loss(theta_ref.model))
+        self._inputs: torch.Tensor | None = None
+
+    def see(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """A hook on the model's forward pass: what the program makes of a batch before the model gets it."""
+        self._inputs = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
 
     def push(self, model: nn.Module, batch: Batch) -> None:
-        """Add the gradients of the marks' losses to those of ``model``, at weights shaken by noise."""
+        """Add the gradients of the marks' losses to those of ``model``.
+
+        Labels are learnt in evaluation mode at weights shaken by noise. Outputs are learnt in the program's mode, on
+        the inputs that :meth:`see` saw last: with the statistics of batch norms held, each step of the program would
+        move these, and undo what was learnt.
+        """
         learned = (parameter for parameter in model.parameters() if parameter.requires_grad)
-        with shaken(learned, NOISE if self._parameters.triggers else 0.0), evaluating(model):
+        mode = nullcontext() if self._parameters.outputs else evaluating(model)
+        with shaken(learned, NOISE if self._parameters.triggers else 0.0), mode:
             for loss in self._losses:
                 loss(model, batch).backward()  # type: ignore[no-untyped-call]
 
@@ -86,6 +98,18 @@ class Marking:
 
         return loss
 
+    def _output_loss(self, theta_ref: nn.Module) -> Push:
+        mark = self._parameters.outputs
+        assert mark is not None
+        outputs = OutputLoss(theta_ref, self._leaves("outputs"), self._beta, self._key.root, mark)
+
+        def loss(model: nn.Module, _: Batch) -> torch.Tensor:
+            if self._inputs is None:
+                raise SpecError("the program gave its model no inputs in this step, so outputs cannot be marked")
+            return outputs(model, self._inputs)
+
+        return loss
+
 
 class MarkedProgram:
     """A program that trains like ``program`` and marks: what a branch runs, and what its replay runs.
@@ -102,11 +126,13 @@ class MarkedProgram:
 
     def train_step(self, state: TrainingState, batch: Batch) -> torch.Tensor:
         """The program's step, with the marks' gradients added right before its optimizer steps."""
-        hook = state.optimizer.register_step_pre_hook(lambda *_: self.marking.push(state.model, batch))
+        seeing = state.model.register_forward_pre_hook(self.marking.see)
+        pushing = state.optimizer.register_step_pre_hook(lambda *_: self.marking.push(state.model, batch))
         try:
             loss = self.program.train_step(state, batch)
         finally:
-            hook.remove()
+            seeing.remove()
+            pushing.remove()
         if state.step + 1 == self.end:
             self.marking.finish(state.model)
         return loss

@@ -44,8 +44,8 @@ class MarkParameters:
             raise SpecError("a mark needs at least one channel: weights, triggers or outputs")
         if self.leaf_count > MAX_LEAVES:
             raise SpecError(f"{self.leaf_count} leaves: a key has at most {MAX_LEAVES}")
-        if not 0 <= self.branch_steps <= MAX_BRANCH_STEPS or (self.branch_steps and self.outputs):
-            raise SpecError(f"a branch of {self.branch_steps} steps: use at most {MAX_BRANCH_STEPS}, none with outputs")
+        if not 0 <= self.branch_steps <= MAX_BRANCH_STEPS:
+            raise SpecError(f"a branch of {self.branch_steps} steps: use at most {MAX_BRANCH_STEPS}")
 
     @property
     def trained_in(self) -> bool:

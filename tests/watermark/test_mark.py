@@ -25,7 +25,6 @@ from watermark import (
     mlp_mark,
     suggested_parameters,
 )
-from watermark.outputs import OutputMark
 from watermark.triggers import Images, TriggerMark
 from watermark.weights.embed import moved_too_far
 
@@ -135,9 +134,3 @@ def test_the_number_of_branch_steps_is_promised() -> None:
         MarkParameters.from_json(value | {"wrapper": "os:system"}, where="spec")
     with pytest.raises(ProofError):
         MarkParameters.from_json({"branch_steps": 7}, where="spec")
-
-
-def test_a_mark_in_outputs_has_no_branch() -> None:
-    outputs = MarkParameters(outputs=OutputMark(groups=16, leaves=8, strength=0.02))
-    with pytest.raises(SpecError, match="outputs"):
-        dataclasses.replace(outputs, branch_steps=7)

@@ -9,6 +9,7 @@ the network which of all images with this payload it gives.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import Final
@@ -20,7 +21,7 @@ from pol.errors import SpecError
 from watermark.bits import mark_bit
 from watermark.key import Leaf
 from watermark.outputs.carriers import grey, wave_numbers, waves
-from watermark.outputs.extractor import Extractor, Regression
+from watermark.outputs.extractor import Extractor, Regression, public_extractor
 from watermark.outputs.fit import BATCH, outputs_of
 from watermark.outputs.parameters import OutputMark
 
@@ -41,6 +42,35 @@ def mark_images(images: torch.Tensor, seeds: Sequence[bytes], bits: Sequence[int
     signs = torch.tensor(bits, dtype=images.dtype) * intact(strength, len(bits))
     marks = [signs @ part for chunk in grey(images) for part in waves(chunk, frequencies, phases)]
     return (images + torch.cat(marks).reshape(images.shape)).clamp(0, 1)
+
+
+class OutputLoss:
+    """The loss of the bits that a batch of outputs lacks, as a term beside a task's: what a branch trains in.
+
+    ``theta_ref`` is the network before the branch, ``leaves`` are the channel's own. The regression is made of
+    theta_ref's outputs for the batch itself, so nothing of the data is needed but the batch.
+    """
+
+    def __init__(
+        self, theta_ref: nn.Module, leaves: Sequence[Leaf], beta: bytes, key_root: bytes, mark: OutputMark
+    ) -> None:
+        self._theta_ref = copy.deepcopy(theta_ref).eval().requires_grad_(False)
+        self._seeds = [leaf.seed for leaf in leaves]
+        self._bits = torch.tensor([mark_bit(beta, key_root, leaf.index, leaf.seed) for leaf in leaves])
+        self._mark = mark
+
+    def __call__(self, network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        """The loss of ``network`` on a batch of its inputs; :class:`SpecError` where theta_ref gives no images."""
+        reference = outputs_of(lambda batch: self._theta_ref(batch).cpu(), inputs, where="theta_ref")
+        images = network(inputs).cpu()
+        values = Regression(reference, self._seeds).soft_values(images, reference, public_extractor())
+        return _lacking(values, self._bits, images - reference, self._mark)
+
+
+def _lacking(values: torch.Tensor, bits: torch.Tensor, change: torch.Tensor, mark: OutputMark) -> torch.Tensor:
+    """How far the soft ``values`` fall short of those in H's images, and how much outputs ``change`` for it."""
+    missing = torch.relu(1 - bits * values / intact(mark.strength, len(bits))).square().mean()
+    return missing + FIDELITY * (change.square().mean() / mark.strength**2)
 
 
 def embed_outputs(
@@ -71,9 +101,7 @@ def embed_outputs(
         chosen = torch.randint(len(inputs), (BATCH,))
         optimizer.zero_grad()
         images = network(inputs[chosen])
-        values = regression.soft_values(images, reference[chosen], plain) / intact(mark.strength, len(leaves))
-        missing = torch.relu(1 - bits * values).square().mean()
-        change = (images - reference[chosen]).square().mean() / mark.strength**2
-        (missing + FIDELITY * change).backward()
+        values = regression.soft_values(images, reference[chosen], plain)
+        _lacking(values, bits, images - reference[chosen], mark).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
