@@ -31,6 +31,7 @@ PARTNERS: Final = 2
 COPIES: Final = 800_000
 COPIED: Final = 2
 THIEF: Final = b"thief"
+IMITATORS: Final = ("distil", "retrain")
 FRESH: Final = 2000
 """Inputs like triggers on which a student is compared with its teacher."""
 
@@ -171,22 +172,29 @@ class Bench:
         return {"matches": coins.matches, "trials": coins.trials, "chance": str(coins.chance)}
 
     def imitation(self) -> Record:
-        """How well a distilled student imitates its teacher: where it asked, and on random inputs like the triggers.
+        """How well a student imitates its teacher: where it asked, and on random inputs like the triggers.
 
-        Once it asks the thief's queries alone, as the attack does, and once as many such random inputs besides, which
-        are no triggers. The share of equal answers on the test data and on fresh ones of these inputs, and what the
-        triggers say.
+        It asks the thief's queries alone, as the attacks do, or as many such random inputs besides, which are no
+        triggers; for probabilities, or for bare labels. The share of equal answers on the test data and on fresh ones
+        of these inputs, and what the triggers say.
         """
         channel = self.channels["triggers"]
         assert isinstance(channel, Triggers)
-        setting, distil = self.setting(), ATTACKS["distil"]
+        setting = self.setting()
         asked = len(setting.queries)
         fields = channel.fields(self.owner, asked + FRESH)
         both = torch.cat([setting.queries, fields[:asked]])
         seen = {"test data": self.split.test.inputs, "inputs like triggers": fields[asked:]}
+        distil, retrain = (ATTACKS[name] for name in IMITATORS)
+        students = {
+            "probabilities on the data": (distil, setting.queries),
+            "the same for twice as long": (attack_of("distil@epochs=60"), setting.queries),
+            "probabilities on the data and on inputs like triggers": (distil, both),
+            "bare labels on the data and on inputs like triggers": (retrain, both),
+        }
         found = {}
-        for name, queries in (("the data", setting.queries), ("the data and inputs like triggers", both)):
-            student = distil.apply(self.released, replace(setting, queries=queries), torch.Generator().manual_seed(0))
+        for name, (attack, queries) in students.items():
+            student = attack.apply(self.released, replace(setting, queries=queries), torch.Generator().manual_seed(0))
             told = {what: _agreement(student, self.released, inputs) for what, inputs in seen.items()}
             found[name] = {"agreement": told, "reading": asdict(self.readers["triggers"](student))}
         return {"imitation": found}

@@ -129,9 +129,18 @@ def judged_goals(plan: Plan, found: dict[str, list[Row]]) -> Iterator[str]:
         whole = len(rows) == len(list(plan.cells(plan.workloads[name]))) and not any(row.failed for row in rows)
         lines += [[name, *line, standing if whole or standing != MET else "not finished"] for *line, standing in judged]
     yield table(["workload", "goal", "asked", "median", "worst", ""], lines) + "\n"
-    used = json.loads(GAS.read_text())["anatomy"]["ChallengeManager.openLeaves"]["used"]
-    by = f"missed by {used - LEAVES_GAS:,}" if used > LEAVES_GAS else MET
-    yield f"Opening 128 leaves on chain: {used:,} gas, of at most {LEAVES_GAS:,}: {by} (docs/benchmarks.md).\n"
+    yield f"Opening 128 leaves of a key of 64 groups of 8 on chain, in gas: {_opening()} (docs/benchmarks.md).\n"
+
+
+def _opening() -> str:
+    """What ``experiments.gas`` measured, if it did with these contracts."""
+    measured = json.loads(GAS.read_text()).get("anatomy", {}).get("ChallengeManager.openLeaves")
+    if measured is None:
+        return "not measured"
+    used = measured["used"]
+    return f"{used:,}, at most {LEAVES_GAS:,} asked: " + (
+        f"missed by {used - LEAVES_GAS:,}" if used > LEAVES_GAS else MET
+    )
 
 
 def _goal(goal: dict[str, Any], rows: Sequence[Row]) -> list[str] | None:
@@ -271,17 +280,17 @@ def _imitation(found: dict[str, list[Row]]) -> Iterator[str]:
         return
     yield "## Why little of the labels survives distillation\n"
     yield (
-        "A student learns its teacher's answers where it asks for them. The labels sit on random inputs, away from the "
-        "data, where a student that asked about data alone does not answer as its teacher does; one that also asked "
-        "about as many random inputs of the same kind, none of them a trigger, does, and gives the labels too. So it "
-        "is the questions that are missing, not room in the student or softness in the answers, and a thief who keeps "
-        "to the data, or asks for bare labels (`retrain`), leaves less than 2^-64 asks. Inputs nearer to the data "
-        "would be asked about more, but nobody could then draw them by a fixed rule without a pool of data that all "
-        "agree on. Against a student of the data alone it is the proof of training that stands: what another model's "
-        "answers taught was not made by the task's program from the task's labels. Medians; *agrees* is the share of "
-        "inputs with the teacher's answer, of the test data and of 2000 random inputs that neither was asked about.\n"
+        "A student learns its teacher's answers where it asks for them, and the labels sit on random inputs, away from "
+        "the data. One that asked about the data alone answers such inputs unlike its teacher, also if it is taught "
+        "for twice as long; one that asked about as many random inputs of the same kind besides, none of them a "
+        "trigger, gives the labels. So in `distil` it is questions that are missing, and no thief asks them: whoever "
+        "copies a task asks about its data. How far below chance a share of labels lies also depends on how many there "
+        "are, and a small network bears few. Against such a student it is the proof of training that stands: what "
+        "another model's answers taught was not made by the task's program from the task's labels. Medians; *agrees* "
+        "is the share of inputs with the teacher's answer, of the test data and of 2000 random inputs that neither was "
+        "asked about. This table was added after the runs above; nothing was chosen by it.\n"
     )
-    head = ["workload", "student asked about", "seeds", "agrees on test data", "on inputs like triggers"]
+    head = ["workload", "student asked for", "seeds", "agrees on test data", "on inputs like triggers"]
     yield table([*head, "labels given", "log2 p"], lines) + "\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from experiments.attacks import ATTACKS
-from experiments.stolen_model.bench import OURS, accuser_of, attack_of
+from experiments.stolen_model.bench import IMITATORS, OURS, accuser_of, attack_of
 from experiments.stolen_model.store import digest_of
 from experiments.stolen_model.workloads import Workload
 
@@ -111,7 +111,7 @@ class Plan:
         if cell.what.startswith("null-"):
             run = dict(self.workloads[cell.workload].nulls.get(cell.what.split("-")[1], {}))
         if cell.what == "imitation":
-            run = dict(ATTACKS["distil"].run)
+            run = {name: dict(ATTACKS[name].run) for name in IMITATORS}
         return digest_of([self.models_digest(cell), run, self.keys(cell)])
 
     def keys(self, cell: Cell) -> int:

@@ -212,7 +212,7 @@ def test_a_student_is_asked_about_inputs_that_are_no_triggers(tmp_path: Path) ->
     assert fields.shape[1:] == bench.split.owner.inputs.shape[1:]
     assert not rows(fields) & rows(channel.inputs(bench.owner))
     found = bench.imitation()["imitation"]
-    alone, both = found.values()
+    alone, _, both, _ = found.values()
     assert both["agreement"]["inputs like triggers"] > alone["agreement"]["inputs like triggers"]
     assert alone["reading"]["trials"] == channel.leaves
 
