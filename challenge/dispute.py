@@ -89,7 +89,8 @@ def judge_case(
 ) -> Verdict:
     """A juror's own verdict on an answered case: fetch what was served, replay the segments that were opened.
 
-    The challenger's claim counts only if it opened on chain what its spec promises: see :func:`opened_as_promised`.
+    Of a challenger who rests a case on a watermark, only the claim counts whose leaves it opened on chain, in the shape
+    that its spec promises: see :func:`opened_as_promised`.
     Raises :class:`pol.errors.CannotRun` if the files are not to be had: then ``challenges.vote_unavailable`` says so.
     """
     case = client.challenges.case(case_id)
@@ -114,21 +115,29 @@ def judge_case(
         whole = [with_model(tied, client, store) for tied in sound]
         verdict = verify(folder, mine, claims=whole, chain=client, store=store)
         if len(sound) < len(claims):
-            verdict.note("the challenger's claim was left aside: it opened leaves of a key of another shape on chain")
+            verdict.note(
+                "a claim of the challenger's was left aside: its leaves, as promised, were not opened on chain"
+            )
         return verdict
 
 
 def opened_as_promised(client: ArenaClient, case_id: int, tied: TiedClaim) -> bool:
-    """Whether the leaves that a case's challenger opened on chain are of a key of the shape that its spec promises.
+    """Whether a claim may be heard in a case: if its challenger rests it on a watermark, and brings the claim, then it
+    is of the run that was named, and its leaves were opened on chain in the shape that the spec promises.
 
     The contract knows of a key only how many leaves it has, and takes any groups of that many: in fewer leaves a group,
-    fewer would be drawn. True of every claim but the one that the case rests on.
+    fewer would be drawn. Raises :class:`CannotRun` if the node does not give the events of the opening.
     """
     case = client.challenges.case(case_id)
-    if case.charge.ground is not Ground.WATERMARK or claimed_run(tied, case.task_id, client) != case.charge.claim:
+    challenger = bytes.fromhex(case.challenger[2:])
+    if case.charge.ground is not Ground.WATERMARK or tied.spec.trainer != challenger:
         return True
     opened = client.challenges.events("LeavesOpened", first_block=case.seed.block, caseId=case_id)
-    return all([from_abi(MarkChannel, part) for part in event.args["shape"]] == shape_of(tied) for event in opened)
+    if case.leaves and not opened:
+        raise CannotRun(f"the node does not give the events of case {case_id}: ask one that keeps its logs")
+    shapes = [[from_abi(MarkChannel, part) for part in event.args["shape"]] for event in opened]
+    named = claimed_run(tied, case.task_id, client) == case.charge.claim
+    return named and all(shape == shape_of(tied) for shape in shapes)
 
 
 def shape_of(tied: TiedClaim) -> list[MarkChannel]:

@@ -56,23 +56,44 @@ class Marking:
         if parameters.outputs:
             self._losses.append(self._output_loss(theta_ref.model))
         self._inputs: torch.Tensor | None = None
+        self._pushing = False
 
-    def see(self, model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """A hook on the model's forward pass: what the program makes of a batch before the model gets it."""
-        self._inputs = inputs[0] if inputs and isinstance(inputs[0], torch.Tensor) else None
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[None]:
+        """Within the block, a step of the program, note what it gives its model: a mark in outputs is trained in on it.
+
+        The last call counts. One that gives anything but one tensor is none.
+        """
+        self._inputs = None
+        if not self._parameters.outputs:
+            yield
+            return
+
+        def see(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            alone = len(given) == 1 and not named and isinstance(given[0], torch.Tensor)
+            if not self._pushing:
+                self._inputs = given[0].detach() if alone else None
+
+        hook = model.register_forward_pre_hook(see, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def push(self, model: nn.Module, batch: Batch) -> None:
         """Add the gradients of the marks' losses to those of ``model``.
 
         Labels are learnt in evaluation mode at weights shaken by noise. Outputs are learnt in the program's mode, on
-        the inputs that :meth:`see` saw last: with the statistics of batch norms held, each step of the program would
-        move these, and undo what was learnt.
+        the inputs that were seen (:meth:`watching`): with the statistics of batch norms held, each step of the program
+        would move these, and undo what was learnt.
         """
         learned = (parameter for parameter in model.parameters() if parameter.requires_grad)
         mode = nullcontext() if self._parameters.outputs else evaluating(model)
+        self._pushing = True
         with shaken(learned, NOISE if self._parameters.triggers else 0.0), mode:
             for loss in self._losses:
                 loss(model, batch).backward()  # type: ignore[no-untyped-call]
+        self._pushing = False
 
     def finish(self, model: nn.Module) -> None:
         """At the end of the branch: lift the bits in the weights that are still short of their margins."""
@@ -105,7 +126,7 @@ class Marking:
 
         def loss(model: nn.Module, _: Batch) -> torch.Tensor:
             if self._inputs is None:
-                raise SpecError("the program gave its model no inputs in this step, so outputs cannot be marked")
+                raise SpecError("the program did not call its model with one tensor in this step: no outputs to mark")
             return outputs(model, self._inputs)
 
         return loss
@@ -126,13 +147,12 @@ class MarkedProgram:
 
     def train_step(self, state: TrainingState, batch: Batch) -> torch.Tensor:
         """The program's step, with the marks' gradients added right before its optimizer steps."""
-        seeing = state.model.register_forward_pre_hook(self.marking.see)
-        pushing = state.optimizer.register_step_pre_hook(lambda *_: self.marking.push(state.model, batch))
+        hook = state.optimizer.register_step_pre_hook(lambda *_: self.marking.push(state.model, batch))
         try:
-            loss = self.program.train_step(state, batch)
+            with self.marking.watching(state.model):
+                loss = self.program.train_step(state, batch)
         finally:
-            seeing.remove()
-            pushing.remove()
+            hook.remove()
         if state.step + 1 == self.end:
             self.marking.finish(state.model)
         return loss

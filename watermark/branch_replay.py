@@ -103,6 +103,8 @@ def mark_run(
         return embed(theta_ref, key, beta, parameters, theta_0=_initial(proof))
     if not parameters.branch_steps:
         raise SpecError("the run's spec promises no number of steps for the branch that trains its mark in")
+    if parameters.outputs and proof.spec.exact:
+        raise SpecError("a mark in outputs is not trained in under exact numerics: submit the model unmarked")
     job = Job(
         spec=proof.spec,
         seed=proof.seed,

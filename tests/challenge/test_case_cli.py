@@ -2,25 +2,25 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
-from chain.case import Stage
+from chain.case import MarkChannel, Stage
 from chain.types import open_segment, tokens
 from challenge import case_cli
 from challenge.claims import read_claim
 from challenge.cli import app as challenge_app
-from challenge.dispute import opened_as_promised
+from challenge.dispute import judge_case, leaf_ranges, opened_as_promised
 from challenge.evidence import read_verdict, suspect
 from challenge.segments import Policy
 from pol.errors import CannotRun, ProofError
+from pol.store import LocalStore
 from tests.chain.anvil import Anvil, require_anvil
 from tests.chain.play import World
 from tests.challenge.clerk import Clerk
 from tests.challenge.court_shell import ALICE, BRUCE, CREATOR, MALLORY, VERA, VICTOR, VIOLA, Courtroom, address
-from watermark import MarkParameters
+from watermark import WatermarkKey, opening_groups
 
 JURORS = (VICTOR, VIOLA)
 
@@ -247,22 +247,39 @@ def test_processes_that_die_lose_no_salt_and_pay_no_bond_twice(room, clerk):
     assert room.mortally(VICTOR, "vote", case, "--store", room.store)[1] == 1
 
 
+def leaves_alone(client, case, tied):
+    """Open a claim's key as if every leaf were a group of its own: 32 leaves are all that is drawn then."""
+    claim, count = tied.claim, tied.claim.parameters.leaf_count
+    key = WatermarkKey.load(leaves_alone.key)
+    beacon = client.scoring.opening_beacon(1).value
+    opened = key.open(opening_groups(beacon, claim.key_root, count, 32))
+    client.challenges.open_leaves(case, [MarkChannel(count, 1)], leaf_ranges(opened, count))
+
+
 @pytest.mark.slow
-def test_a_claim_is_made_and_its_leaves_are_opened(room, tmp_path):
+@pytest.mark.parametrize("honest", [True, False], ids=["as promised", "in groups of one leaf"])
+def test_a_claim_is_made_and_its_leaves_are_opened(room, tmp_path, monkeypatch, honest):
+    """The cheat opens less of its key than its spec promises, and is not listened to."""
     line = ("claim", room.folder / f"run-{ALICE}", "--out", tmp_path / "claim", "--wait", 0)
     assert "not there yet" in room(ALICE, *line, code=3)["error"]
     room.chain.mine(3)
     room.twice(ALICE, *line)
+    if not honest:
+        leaves_alone.key = room.folder / f"run-{ALICE}" / "watermark.key"
+        monkeypatch.setattr("challenge.charges.open_claim", leaves_alone)
     case = open_case(room, ALICE, MALLORY, "--claim", tmp_path / "claim")
     assert (held(room, case).charge.ground.name, held(room, case).leaves_opened) == ("WATERMARK", True)
-    claim = read_claim(tmp_path / "claim")
-    assert opened_as_promised(room.client, case, claim)
-    assert claim.claim.parameters.weights
-    finer = replace(claim.claim.parameters.weights, leaves=claim.claim.parameters.weights.leaves // 2)
-    another = replace(claim.claim, parameters=MarkParameters(weights=finer))
-    assert not opened_as_promised(room.client, case, replace(claim, claim=another)), "as if of the same key"
+    assert (held(room, case).leaves == 32) != honest
     room(MALLORY, "respond", case, room.proof(MALLORY), "--store", room.store)
     assert held(room, case).stage.name == "VOTING"
+    policy = Policy(executor=Clerk(room.proof(MALLORY)))
+    claims = [read_claim(tmp_path / "claim")]
+    verdict = judge_case(room.client, case, LocalStore(room.store), claims=claims, policy=policy)
+    assert bool(verdict.watermarks) == honest
+    assert any("left aside" in limit for limit in verdict.limits) != honest
+    with monkeypatch.context() as deaf, pytest.raises(CannotRun, match="keeps its logs"):
+        deaf.setattr(type(room.client.challenges), "events", lambda *_, **__: [])
+        opened_as_promised(room.client, case, claims[0])
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ from watermark import Claim, Evidence, MarkParameters, WatermarkKey
 from watermark.branch import Marking
 from watermark.branch_replay import mark_run
 from watermark.outputs import OutputMark, output_matches, translator
+from watermark.outputs.embed import OutputLoss
+from watermark.outputs.extractor import public_extractor
 from watermark.outputs.training import degraded, scenes
 
 BETA = bytes(range(32))
@@ -130,9 +132,31 @@ def test_a_model_that_gives_no_images_is_refused(train_set: Dataset) -> None:
     state: TrainingState = load_program(spec.program, spec.program_digest).build(spec.config, SEED)
     marking = Marking(state, KEY, BETA, PARAMETERS)
     batch = train_set.batch(range(4))
-    marking.see(state.model, batch[:1])
-    with pytest.raises(SpecError, match="images"):
-        marking.push(state.model, batch)
-    marking.see(state.model, ())
-    with pytest.raises(SpecError, match="no inputs"):
-        marking.push(state.model, batch)
+    with marking.watching(state.model):
+        state.model(batch[0].flatten(1).float())
+        with pytest.raises(SpecError, match="are not 4 images"):
+            marking.push(state.model, batch)
+    for call in (lambda: None, lambda: state.model(inputs=batch[0].flatten(1).float())):
+        with marking.watching(state.model):
+            call()
+            with pytest.raises(SpecError, match="did not call its model with one tensor"):
+                marking.push(state.model, batch)
+
+
+def test_the_loss_draws_no_random_numbers(run: Path, pictures: Dataset) -> None:
+    network = translator(theta_ref(run), where="test")
+    images = pictures.batch(range(8))[1]
+    public_extractor.cache_clear()
+    before = torch.get_rng_state()
+    loss = OutputLoss(network, KEY.leaves, BETA, KEY.root, MARK)
+    assert float(loss(network, images)) == pytest.approx(1.0), "nothing is there yet, and nothing was changed"
+    assert torch.equal(torch.get_rng_state(), before)
+    assert float(loss(network, 8 * images)) == pytest.approx(1.0), "images beyond [0, 1] are not clipped on one side"
+
+
+def test_exact_runs_are_told_that_their_outputs_cannot_be_marked(
+    run: Path, blob: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingSpec, "exact", True)
+    with pytest.raises(SpecError, match="exact numerics"):
+        mark_run(run, SEGMENT, KEY, BETA, dataset=blob)

@@ -22,7 +22,7 @@ from watermark.bits import mark_bit
 from watermark.key import Leaf
 from watermark.outputs.carriers import grey, wave_numbers, waves
 from watermark.outputs.extractor import Extractor, Regression, public_extractor
-from watermark.outputs.fit import BATCH, outputs_of
+from watermark.outputs.fit import BATCH, outputs_of, require_images
 from watermark.outputs.parameters import OutputMark
 
 FIDELITY: Final = 0.3
@@ -48,7 +48,7 @@ class OutputLoss:
     """The loss of the bits that a batch of outputs lacks, as a term beside a task's: what a branch trains in.
 
     ``theta_ref`` is the network before the branch, ``leaves`` are the channel's own. The regression is made of
-    theta_ref's outputs for the batch itself, so nothing of the data is needed but the batch.
+    theta_ref's outputs for the batch itself, so nothing of the data is needed but the batch. Draws no random numbers.
     """
 
     def __init__(
@@ -57,13 +57,15 @@ class OutputLoss:
         self._theta_ref = copy.deepcopy(theta_ref).eval().requires_grad_(False)
         self._seeds = [leaf.seed for leaf in leaves]
         self._bits = torch.tensor([mark_bit(beta, key_root, leaf.index, leaf.seed) for leaf in leaves])
-        self._mark = mark
+        self._mark, self._extractor = mark, public_extractor()
 
     def __call__(self, network: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         """The loss of ``network`` on a batch of its inputs; :class:`SpecError` where theta_ref gives no images."""
-        reference = outputs_of(lambda batch: self._theta_ref(batch).cpu(), inputs, where="theta_ref")
-        images = network(inputs).cpu()
-        values = Regression(reference, self._seeds).soft_values(images, reference, public_extractor())
+        with torch.no_grad():
+            reference = self._theta_ref(inputs).float().cpu()
+        require_images(reference, len(inputs), where="theta_ref")
+        images = network(inputs).float().cpu()
+        values = Regression(reference, self._seeds).soft_values(images, reference, self._extractor)
         return _lacking(values, self._bits, images - reference, self._mark)
 
 

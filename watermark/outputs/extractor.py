@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pol.errors import CannotRun, ProofError
 from pol.state import from_safetensors
@@ -67,7 +68,8 @@ def load_extractor(path: Path) -> Extractor:
         raise CannotRun(f"{path}: the public extractor cannot be read ({error}); install aiarena again") from error
     if not public:
         raise CannotRun(f"{path} is not the public extractor of this version; install aiarena again")
-    extractor = Extractor()
+    with torch.random.fork_rng(devices=[]):  # whoever loads it has the same random numbers afterwards
+        extractor = Extractor()
     extractor.load_state_dict(tensors)
     return extractor.eval().requires_grad_(False)
 
@@ -111,7 +113,10 @@ class Regression:
         """
         moment = torch.zeros((), dtype=torch.float64)
         for pixels, found in compared(suspect, reference, extractor):
-            moment = moment + pixels.regressors(*self.numbers) @ found
+            moment = moment + checkpoint(  # or else the carriers of all pixels would be kept for the gradients
+                lambda pixels, found: pixels.regressors(*self.numbers) @ found,
+                pixels, found, use_reentrant=False, preserve_rng_state=False,
+            )  # fmt: skip
         values: torch.Tensor = self.inverse @ moment / len(reference)
         return values
 

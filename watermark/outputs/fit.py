@@ -26,12 +26,17 @@ def outputs_of(predict: Predict, inputs: Images, *, where: str) -> Images:
     with torch.no_grad():
         for batch in torch.split(inputs, BATCH):
             images = predict(batch)
-            if images.dim() != 4 or len(images) != len(batch) or images.numel() == 0:
-                raise SpecError(f"{where}: outputs of shape {tuple(images.shape)} are not {len(batch)} images")
-            if not bool(torch.isfinite(images).all()):
-                raise SpecError(f"{where}: outputs that are not finite")
+            require_images(images, len(batch), where=where)
             parts.append(images.float().clamp(0, 1))
     return torch.cat(parts)
+
+
+def require_images(images: Images, count: int, *, where: str) -> None:
+    """Raise :class:`SpecError` naming ``where`` unless these are ``count`` finite images [n, c, h, w]."""
+    if images.dim() != 4 or len(images) != count or images.numel() == 0:
+        raise SpecError(f"{where}: outputs of shape {tuple(images.shape)} are not {count} images")
+    if not bool(torch.isfinite(images).all()):
+        raise SpecError(f"{where}: outputs that are not finite")
 
 
 def fit(

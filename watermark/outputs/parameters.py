@@ -8,10 +8,11 @@ from typing import Final
 
 from pol.encoding import Json, fields, float_text, from_hex, integer, text, to_hex
 from pol.errors import ProofError, SpecError
-from watermark.key import MAX_LEAVES
 from watermark.outputs.extractor import PUBLIC_EXTRACTOR
 
 MIN_LEAVES: Final = 128
+MAX_LEAVES: Final = 4096
+"""Reading inverts a matrix of as many rows and columns."""
 MIN_IMAGES: Final = 64
 MAX_IMAGES: Final = 4096
 MAX_STRENGTH: Final = 0.125

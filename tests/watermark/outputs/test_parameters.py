@@ -13,7 +13,7 @@ from watermark.outputs.extractor import PUBLIC_EXTRACTOR
 MARK = OutputMark(groups=16, leaves=16, strength=0.02)
 
 
-@given(st.integers(8, 256), st.integers(16, 256), st.floats(2**-20, 0.125), st.integers(64, 4096))
+@given(st.integers(8, 64), st.integers(16, 64), st.floats(2**-20, 0.125), st.integers(64, 4096))
 def test_json_is_read_back(groups: int, leaves: int, strength: float, images: int) -> None:
     mark = OutputMark(groups, leaves, strength, images)
     assert OutputMark.from_json(mark.to_json(), where="spec") == mark
@@ -36,6 +36,12 @@ def test_a_mark_needs_enough_bits_to_convict() -> None:
     with pytest.raises(SpecError, match="128"):
         OutputMark(groups=1, leaves=127, strength=0.02)
     assert OutputMark(groups=1, leaves=128, strength=0.02).leaf_count == 128
+
+
+def test_a_mark_has_no_more_bits_than_a_verifier_has_memory_for() -> None:
+    with pytest.raises(SpecError, match="4096"):
+        OutputMark(groups=17, leaves=256, strength=0.02)
+    assert OutputMark(groups=16, leaves=256, strength=0.02).leaf_count == 4096
 
 
 def test_an_extractor_of_somebodys_own_is_refused() -> None:
